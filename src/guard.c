@@ -1,0 +1,388 @@
+/*
+ * guard.c
+ *		What row security alone does not do: say no.
+ *
+ * A policy that asks for a permission is evaluated per row, so on an empty
+ * table, or where no row matches, nobody would be told that a permission is
+ * missing.  The executor-permissions hook asks once per statement, for every
+ * protected table whose policies apply to the current role.  It fires for
+ * COPY, too.  It runs after a previous hook, and for every statement of the
+ * server: for a relation without row security it costs one look into the
+ * system cache.
+ *
+ * What is protected, and by what, is read from the policies (as they are in
+ * the relation cache), so it can neither drift nor get lost in a dump.  A
+ * table's entry is built at first use and forgotten when the server says that
+ * the relation changed.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/pg_policy.h"
+#include "catalog/pg_type.h"
+#include "commands/event_trigger.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/parsenodes.h"
+#include "rewrite/rowsecurity.h"
+#include "scrapersky.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+
+typedef struct GuardEntry
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	SkyProtection protection;
+} GuardEntry;
+
+static ExecutorCheckPerms_hook_type previous_check = NULL;
+static HTAB *guard_table = NULL;
+static MemoryContext guard_context = NULL;
+
+static bool drops_extension(Node *statement);
+static bool guard_check(SKY_PERMS_ARGS);
+static void guard_relation(const SkyPermInfo *info);
+static void on_invalidation(Datum arg, Oid relid);
+static const SkyProtection *find_protection(Oid relid);
+static void read_protection(Relation relation, SkyProtection *protection);
+static bool find_column(Node *node, void *column);
+static bool find_permission(Node *node, void *protection);
+static bool is_ours(Oid function, const char *name);
+
+/*
+ * Install the hook.  Called once, by _PG_init.
+ */
+void
+sky_guard_init(void)
+{
+	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
+	previous_check = ExecutorCheckPerms_hook;
+	ExecutorCheckPerms_hook = guard_check;
+}
+
+/*
+ * Does the relation have the policies of protect()?
+ */
+bool
+sky_is_protected(Oid relid)
+{
+	return find_protection(relid)->tenant_column != 0;
+}
+
+PG_FUNCTION_INFO_V1(scrapersky_protection);
+
+/*
+ * protection(relation): how the relation is protected, one row of nulls if it
+ * is not.  Columns are found by name.
+ */
+Datum
+scrapersky_protection(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	const SkyProtection *protection;
+	TupleDesc	desc;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {true, true, true, true};
+	char	   *column = NULL;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != lengthof(values))
+		elog(ERROR, "return type must be a row type");
+	protection = find_protection(relid);
+	if (protection->tenant_column != 0)
+		column = get_attname(relid, protection->tenant_column, true);
+	if (column != NULL)
+	{
+		values[0] = DirectFunctionCall1(namein, CStringGetDatum(column));
+		nulls[0] = false;
+		values[3] = CStringGetTextDatum(protection->hide ? "hide" : "error");
+		nulls[3] = false;
+		if (protection->read_permission != NULL)
+		{
+			values[1] = CStringGetTextDatum(protection->read_permission);
+			nulls[1] = false;
+		}
+		if (protection->write_permission != NULL)
+		{
+			values[2] = CStringGetTextDatum(protection->write_permission);
+			nulls[2] = false;
+		}
+	}
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+PG_FUNCTION_INFO_V1(scrapersky_guard_drop);
+
+/*
+ * Event trigger on ddl_command_start: DROP EXTENSION (or DROP OWNED BY its
+ * owner) would take all tenants, users and roles with it, without a word.
+ */
+Datum
+scrapersky_guard_drop(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *trigger = (EventTriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("guard_drop() is an event trigger function")));
+	if (sky_allow_drop || !drops_extension(trigger->parsetree))
+		PG_RETURN_NULL();
+
+	SPI_connect();
+	if (sky_exists("SELECT 1 FROM scrapersky.tenants", InvalidOid, (Datum) 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("extension scrapersky holds tenants, which dropping it would delete"),
+				 errhint("To drop it with all tenants, users and roles: SET scrapersky.allow_drop = on;")));
+	SPI_finish();
+	PG_RETURN_NULL();
+}
+
+/*
+ * Does the statement drop our extension?
+ */
+static bool
+drops_extension(Node *statement)
+{
+	ListCell   *cell;
+
+	if (IsA(statement, DropStmt))
+	{
+		foreach(cell, ((DropStmt *) statement)->objects)
+		{
+			Node	   *object = lfirst(cell);
+
+			if (IsA(object, String) && strcmp(strVal(object), "scrapersky") == 0)
+				return true;
+		}
+	}
+	else if (IsA(statement, DropOwnedStmt))
+	{
+		foreach(cell, ((DropOwnedStmt *) statement)->roles)
+		{
+			if (get_rolespec_oid(lfirst(cell), true) == sky_owner())
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * ExecutorCheckPerms_hook: the previous hook first, then ours, which either
+ * raises or has no objection.
+ */
+static bool
+guard_check(SKY_PERMS_ARGS)
+{
+	ListCell   *cell;
+
+	if (previous_check != NULL && !previous_check(SKY_PERMS_PASS))
+		return false;
+	foreach(cell, SKY_PERMS_LIST)
+	{
+		const SkyPermInfo *info = lfirst(cell);
+
+		if (sky_perm_is_relation(info) && info->requiredPerms != 0)
+			guard_relation(info);
+	}
+	return true;
+}
+
+/*
+ * Refuse a statement that lacks a permission the table's policies require,
+ * where these policies apply to whoever reads the table.
+ */
+static void
+guard_relation(const SkyPermInfo *info)
+{
+	const SkyProtection *protection;
+
+	if (check_enable_rls(info->relid, info->checkAsUser, true) != RLS_ENABLED)
+		return;
+	protection = find_protection(info->relid);
+	if (protection->tenant_column == 0 || protection->hide)
+		return;
+	if ((info->requiredPerms & ACL_SELECT) && protection->read_permission != NULL)
+		sky_require_permission(protection->read_permission,
+							   strlen(protection->read_permission));
+	if ((info->requiredPerms & (ACL_INSERT | ACL_UPDATE | ACL_DELETE)) &&
+		protection->write_permission != NULL)
+		sky_require_permission(protection->write_permission,
+							   strlen(protection->write_permission));
+}
+
+/*
+ * Invalidation callback: what is known of the relation, or of all, may be old.
+ */
+static void
+on_invalidation(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS scan;
+	GuardEntry *entry;
+
+	if (guard_table == NULL)
+		return;
+	if (relid != InvalidOid)
+	{
+		entry = hash_search(guard_table, &relid, HASH_FIND, NULL);
+		if (entry != NULL)
+			entry->valid = false;
+		return;
+	}
+	hash_seq_init(&scan, guard_table);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		entry->valid = false;
+}
+
+/*
+ * What protects the relation; never NULL.
+ */
+static const SkyProtection *
+find_protection(Oid relid)
+{
+	GuardEntry *entry;
+	Relation	relation;
+	SkyProtection protection = {0};
+	bool		found;
+
+	if (guard_table == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		guard_context = AllocSetContextCreate(CacheMemoryContext,
+											  "scrapersky protected tables",
+											  ALLOCSET_SMALL_SIZES);
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(GuardEntry);
+		ctl.hcxt = guard_context;
+		guard_table = hash_create("scrapersky protected tables", 64, &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	entry = hash_search(guard_table, &relid, HASH_FIND, NULL);
+	if (entry != NULL && entry->valid)
+		return &entry->protection;
+
+	/* opening the relation takes in what is new about it */
+	relation = try_relation_open(relid, AccessShareLock);
+	entry = hash_search(guard_table, &relid, HASH_ENTER, &found);
+	if (found && entry->protection.read_permission != NULL)
+		pfree(entry->protection.read_permission);
+	if (found && entry->protection.write_permission != NULL)
+		pfree(entry->protection.write_permission);
+	entry->protection = protection;
+	entry->valid = false;
+	if (relation != NULL)
+	{
+		read_protection(relation, &entry->protection);
+		entry->valid = true;
+		relation_close(relation, AccessShareLock);
+	}
+	return &entry->protection;
+}
+
+/*
+ * Read the policies of protect() in the relation cache's form.
+ */
+static void
+read_protection(Relation relation, SkyProtection *protection)
+{
+	MemoryContext old = MemoryContextSwitchTo(guard_context);
+	ListCell   *cell;
+
+	if (relation->rd_rsdesc == NULL)
+	{
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	foreach(cell, relation->rd_rsdesc->policies)
+	{
+		RowSecurityPolicy *policy = lfirst(cell);
+		SkyProtection found = {0};
+
+		if (strcmp(policy->policy_name, "scrapersky_floor") == 0)
+			find_column((Node *) policy->qual, &protection->tenant_column);
+		else if (strcmp(policy->policy_name, "scrapersky_select") == 0)
+		{
+			find_permission((Node *) policy->qual, &found);
+			protection->read_permission = found.read_permission;
+			protection->hide |= found.hide;
+		}
+		else if (strcmp(policy->policy_name, "scrapersky_insert") == 0)
+		{
+			find_permission((Node *) policy->with_check_qual, &found);
+			protection->write_permission = found.read_permission;
+			protection->hide |= found.hide;
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Tree walker: the column that the floor compares.
+ */
+static bool
+find_column(Node *node, void *column)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		*(AttrNumber *) column = ((Var *) node)->varattno;
+		return true;
+	}
+	return expression_tree_walker(node, find_column, column);
+}
+
+/*
+ * Tree walker: the permission that a policy requires, and how it is denied.
+ */
+static bool
+find_permission(Node *node, void *protection)
+{
+	SkyProtection *found = protection;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) && list_length(((FuncExpr *) node)->args) == 1)
+	{
+		FuncExpr   *call = (FuncExpr *) node;
+		Node	   *argument = linitial(call->args);
+		bool		hide = is_ours(call->funcid, "has_permission");
+
+		if ((hide || is_ours(call->funcid, "require_permission")) &&
+			IsA(argument, Const) && !((Const *) argument)->constisnull)
+		{
+			found->read_permission =
+				TextDatumGetCString(((Const *) argument)->constvalue);
+			found->hide = hide;
+			return true;
+		}
+	}
+	return expression_tree_walker(node, find_permission, protection);
+}
+
+/*
+ * Is this the function of ours with that name?
+ */
+static bool
+is_ours(Oid function, const char *name)
+{
+	char	   *function_name = get_func_name(function);
+	char	   *schema = get_namespace_name(get_func_namespace(function));
+
+	return function_name != NULL && schema != NULL &&
+		strcmp(function_name, name) == 0 && strcmp(schema, SKY_SCHEMA) == 0;
+}
