@@ -97,16 +97,27 @@ sky_exec_as_owner(const char *format,...)
 }
 
 /*
- * Does this query find a row?  It has one parameter, or none if type is
- * InvalidOid.
+ * Run a query as the caller, with one parameter, or none if type is InvalidOid.
+ * Returns the number of rows, which are in SPI_tuptable.
+ */
+uint64
+sky_query(const char *query, Oid type, Datum value)
+{
+	int			result = SPI_execute_with_args(query, type == InvalidOid ? 0 : 1,
+											   &type, &value, NULL, false, 0);
+
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "could not run a query: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+/*
+ * Does this query find a row?
  */
 bool
 sky_exists(const char *query, Oid type, Datum value)
 {
-	if (SPI_execute_with_args(query, type == InvalidOid ? 0 : 1, &type, &value,
-							  NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not run a query: %s", query);
-	return SPI_processed > 0;
+	return sky_query(psprintf("SELECT WHERE EXISTS (%s)", query), type, value) > 0;
 }
 
 /*

@@ -40,11 +40,19 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 
+typedef struct Protection
+{
+	AttrNumber	tenant_column;	/* 0: not protected */
+	char	   *read_permission;	/* NULL: none asked for */
+	char	   *write_permission;
+	bool		hide;			/* on_denied is 'hide' */
+} Protection;
+
 typedef struct GuardEntry
 {
 	Oid			relid;			/* hash key */
 	bool		valid;
-	SkyProtection protection;
+	Protection	protection;
 } GuardEntry;
 
 static ExecutorCheckPerms_hook_type previous_check = NULL;
@@ -55,8 +63,8 @@ static bool drops_extension(Node *statement);
 static bool guard_check(SKY_PERMS_ARGS);
 static void guard_relation(const SkyPermInfo *info);
 static void on_invalidation(Datum arg, Oid relid);
-static const SkyProtection *find_protection(Oid relid);
-static void read_protection(Relation relation, SkyProtection *protection);
+static const Protection *find_protection(Oid relid);
+static void read_protection(Relation relation, Protection *protection);
 static bool find_column(Node *node, void *column);
 static bool find_permission(Node *node, void *protection);
 static bool is_ours(Oid function, const char *name);
@@ -73,12 +81,12 @@ sky_guard_init(void)
 }
 
 /*
- * Does the relation have the policies of protect()?
+ * The column that the policies of protect() compare; 0 if there are none.
  */
-bool
-sky_is_protected(Oid relid)
+AttrNumber
+sky_tenant_column(Oid relid)
 {
-	return find_protection(relid)->tenant_column != 0;
+	return find_protection(relid)->tenant_column;
 }
 
 PG_FUNCTION_INFO_V1(scrapersky_protection);
@@ -91,7 +99,7 @@ Datum
 scrapersky_protection(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	const SkyProtection *protection;
+	const Protection *protection;
 	TupleDesc	desc;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {true, true, true, true};
@@ -208,7 +216,7 @@ guard_check(SKY_PERMS_ARGS)
 static void
 guard_relation(const SkyPermInfo *info)
 {
-	const SkyProtection *protection;
+	const Protection *protection;
 
 	if (check_enable_rls(info->relid, info->checkAsUser, true) != RLS_ENABLED)
 		return;
@@ -250,12 +258,12 @@ on_invalidation(Datum arg, Oid relid)
 /*
  * What protects the relation; never NULL.
  */
-static const SkyProtection *
+static const Protection *
 find_protection(Oid relid)
 {
 	GuardEntry *entry;
 	Relation	relation;
-	SkyProtection protection = {0};
+	Protection	protection = {0};
 	bool		found;
 
 	if (guard_table == NULL)
@@ -297,7 +305,7 @@ find_protection(Oid relid)
  * Read the policies of protect() in the relation cache's form.
  */
 static void
-read_protection(Relation relation, SkyProtection *protection)
+read_protection(Relation relation, Protection *protection)
 {
 	MemoryContext old = MemoryContextSwitchTo(guard_context);
 	ListCell   *cell;
@@ -310,7 +318,7 @@ read_protection(Relation relation, SkyProtection *protection)
 	foreach(cell, relation->rd_rsdesc->policies)
 	{
 		RowSecurityPolicy *policy = lfirst(cell);
-		SkyProtection found = {0};
+		Protection	found = {0};
 
 		if (strcmp(policy->policy_name, "scrapersky_floor") == 0)
 			find_column((Node *) policy->qual, &protection->tenant_column);
@@ -352,7 +360,7 @@ find_column(Node *node, void *column)
 static bool
 find_permission(Node *node, void *protection)
 {
-	SkyProtection *found = protection;
+	Protection *found = protection;
 
 	if (node == NULL)
 		return false;

@@ -137,13 +137,13 @@ check_token(const char *authorization, const json_t *tenant,
 static bool
 same_claims(json_t *token, const char *role)
 {
-	const char *text = GetConfigOption("request.jwt.claims", true, false);
+	const char *claims = GetConfigOption("request.jwt.claims", true, false);
 	json_t	   *both[2];
 
-	if (text == NULL || strlen(text) > MAX_HEADERS)
+	if (claims == NULL || strlen(claims) > MAX_HEADERS)
 		return false;
 	both[0] = token;
-	both[1] = sky_json_object(text, strlen(text));
+	both[1] = sky_json_object(claims, strlen(claims));
 	if (both[1] == NULL)
 		return false;
 	for (int i = 0; i < 2; i++)

@@ -72,17 +72,17 @@ sky_jwt_parse(const char *token, int len, SkyJwt *jwt, const char **reason)
  * context.
  */
 json_t *
-sky_json_object(const char *text, int len)
+sky_json_object(const char *json_text, int len)
 {
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	json_t	   *json;
 	int			members = 0;
 
-	if (memchr(text, '\0', len) != NULL ||
-		!pg_verify_mbstr(PG_UTF8, text, len, true))
+	if (memchr(json_text, '\0', len) != NULL ||
+		!pg_verify_mbstr(PG_UTF8, json_text, len, true))
 		return NULL;
 
-	json = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+	json = json_loadb(json_text, len, JSON_REJECT_DUPLICATES, NULL);
 	if (json == NULL)
 		return NULL;
 	callback->func = free_json;
@@ -99,9 +99,9 @@ sky_json_object(const char *text, int len)
  * other form that uuid_in() would take.
  */
 bool
-sky_parse_uuid(const char *text, pg_uuid_t *uuid)
+sky_parse_uuid(const char *string, pg_uuid_t *uuid)
 {
-	if (strlen(text) != 36)
+	if (strlen(string) != 36)
 		return false;
 	for (int i = 0, byte = 0; i < 36;)
 	{
@@ -109,15 +109,16 @@ sky_parse_uuid(const char *text, pg_uuid_t *uuid)
 
 		if (i == 8 || i == 13 || i == 18 || i == 23)
 		{
-			if (text[i++] != '-')
+			if (string[i++] != '-')
 				return false;
 			continue;
 		}
-		if (!isxdigit((unsigned char) text[i]) ||
-			!isxdigit((unsigned char) text[i + 1]))
+		if (!isxdigit((unsigned char) string[i]) ||
+			!isxdigit((unsigned char) string[i + 1]))
 			return false;
-		hex[0] = text[i];
-		hex[1] = text[i + 1];
+		hex[0] = string[i];
+		hex[1] = string[i + 1];
+
 		hex[2] = '\0';
 		uuid->data[byte++] = (unsigned char) strtoul(hex, NULL, 16);
 		i += 2;

@@ -44,7 +44,8 @@ typedef struct Protect
 	char	   *column_name;
 	char	   *read_test;		/* "" or " AND ...", for policies */
 	char	   *write_test;
-	char	   *fill;			/* quoted uuid for rows without tenant, or NULL */
+	char	   *fill;			/* quoted uuid for rows without tenant, or
+								 * NULL */
 	bool		foreign_key;
 } Protect;
 
@@ -62,6 +63,7 @@ static char *table_name(Oid relid);
 static char *permission_test(FunctionCallInfo fcinfo, int argno,
 							 const char *function);
 static void prepare_column(const Protect *p);
+static char *protected_column(Oid relid);
 static AttrNumber find_column(const Protect *p, bool *notnull);
 static void set_foreign_key(const Protect *p);
 static void add_index(const Protect *p, AttrNumber column);
@@ -83,6 +85,7 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 {
 	Protect		p;
 	char	   *on_denied;
+	char	   *protected;
 	const char *test;
 	int			nestlevel;
 	bool		notnull;
@@ -112,6 +115,13 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 															   PG_GETARG_DATUM(5))));
 	p.foreign_key = PG_GETARG_BOOL(6);
 
+	protected = protected_column(p.relid);
+	if (protected != NULL && strcmp(protected, p.column_name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s is protected by its column \"%s\"",
+						p.table, protected),
+				 errhint("Call scrapersky.unprotect() first.")));
 	prepare_column(&p);
 	set_foreign_key(&p);
 	add_index(&p, find_column(&p, &notnull));
@@ -134,25 +144,18 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *table;
 	int			nestlevel;
-	Datum		column;
-	bool		isnull;
+	char	   *column;
 
 	lock_own_table(relid);
 	nestlevel = sky_ddl_begin();
 	table = table_name(relid);
-	if (!has_policy(relid, policies[0]))
+	column = protected_column(relid);
+	if (column == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s is not protected", table)));
-
-	if (sky_exists("SELECT (scrapersky.protection($1)).tenant_column", OIDOID,
-				   ObjectIdGetDatum(relid)))
-	{
-		column = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-		if (!isnull)
-			sky_exec("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT", table,
-					 quote_identifier(NameStr(*DatumGetName(column))));
-	}
+	sky_exec("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT", table,
+			 quote_identifier(column));
 	drop_policies(relid, table);
 	if (has_trigger(relid))
 		sky_exec("DROP TRIGGER " TRIGGER_NAME " ON %s", table);
@@ -257,6 +260,17 @@ permission_test(FunctionCallInfo fcinfo, int argno, const char *function)
 				 errhint("Leave it out to ask for none.")));
 	return psprintf(" AND scrapersky.%s(%s)", function,
 					quote_literal_cstr(permission));
+}
+
+/*
+ * The name of the column that protects the table now, or NULL.
+ */
+static char *
+protected_column(Oid relid)
+{
+	AttrNumber	column = sky_tenant_column(relid);
+
+	return column ? get_attname(relid, column, true) : NULL;
 }
 
 /*
@@ -448,19 +462,16 @@ has_foreign_key(Oid relid)
 static void
 revoke_privileges(const Protect *p)
 {
-	SPITupleTable *grantees;
 	uint64		count;
+	SPITupleTable *grantees;
 
-	if (SPI_execute_with_args("SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'"
-							  " ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
-							  " FROM pg_class c, aclexplode(c.relacl) a"
-							  " WHERE c.oid = $1 AND a.grantee <> c.relowner"
-							  " AND a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')",
-							  1, (Oid[]) {OIDOID}, (Datum[]) {ObjectIdGetDatum(p->relid)},
-							  NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the privileges of %s", p->table);
+	count = sky_query("SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'"
+					  " ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
+					  " FROM pg_class c, aclexplode(c.relacl) a"
+					  " WHERE c.oid = $1 AND a.grantee <> c.relowner"
+					  " AND a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')",
+					  OIDOID, ObjectIdGetDatum(p->relid));
 	grantees = SPI_tuptable;
-	count = SPI_processed;
 	for (uint64 i = 0; i < count; i++)
 		sky_exec("REVOKE TRUNCATE, REFERENCES, TRIGGER ON TABLE %s FROM %s CASCADE",
 				 p->table, SPI_getvalue(grantees->vals[i], grantees->tupdesc, 1));

@@ -81,7 +81,7 @@ static TableQuery user_query = {
 	" WHERE issuer OPERATOR(pg_catalog.=) $1"
 	" AND subject OPERATOR(pg_catalog.=) $2"
 	" AND status OPERATOR(pg_catalog.=) 'active'",
-	2, {TEXTOID, TEXTOID}
+	2, {TEXTOID, TEXTOID}, NULL
 };
 
 /* the tenant wanted, or the first two of all */
@@ -94,7 +94,7 @@ static TableQuery tenant_query = {
 	" AND m.status OPERATOR(pg_catalog.=) 'active'"
 	" AND t.status OPERATOR(pg_catalog.=) 'active'"
 	" LIMIT 2",
-	2, {UUIDOID, UUIDOID}
+	2, {UUIDOID, UUIDOID}, NULL
 };
 
 /*
@@ -114,7 +114,7 @@ static TableQuery roles_query = {
 	" FROM scrapersky.user_roles ur"
 	" JOIN scrapersky.roles r ON r.id OPERATOR(pg_catalog.=) ur.role_id"
 	ROLES_HELD,
-	2, {UUIDOID, UUIDOID}
+	2, {UUIDOID, UUIDOID}, NULL
 };
 
 static TableQuery permissions_query = {
@@ -126,20 +126,20 @@ static TableQuery permissions_query = {
 	" JOIN scrapersky.permissions p"
 	" ON p.id OPERATOR(pg_catalog.=) rp.permission_id"
 	ROLES_HELD,
-	2, {UUIDOID, UUIDOID}
+	2, {UUIDOID, UUIDOID}, NULL
 };
 
 static TableQuery role_name_query = {
 	"SELECT 1 FROM scrapersky.roles"
 	" WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) pg_catalog.lower($1)"
 	" AND (tenant_id IS NOT NULL) OPERATOR(pg_catalog.=) $2",
-	2, {TEXTOID, BOOLOID}
+	2, {TEXTOID, BOOLOID}, NULL
 };
 
 static TableQuery setting_query = {
 	"SELECT value FROM scrapersky.settings"
 	" WHERE name OPERATOR(pg_catalog.=) $1",
-	1, {TEXTOID}
+	1, {TEXTOID}, NULL
 };
 
 static MemoryContext cache_context = NULL;

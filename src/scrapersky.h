@@ -41,20 +41,20 @@
 #define SKY_MIN_SECRET		32	/* bytes of an HS256 secret */
 #define SKY_MAX_SECRET		4096
 
-/* scrapersky.c: settings */
-typedef enum
+/* scrapersky.c: settings, and the values of missing_identity and environment */
+enum
 {
 	SKY_MISSING_ERROR,
 	SKY_MISSING_EMPTY
-} SkyMissingIdentity;
+};
 
-typedef enum
+enum
 {
 	SKY_ENV_PRODUCTION,
 	SKY_ENV_STAGING,
 	SKY_ENV_DEVELOPMENT,
 	SKY_ENV_TEST
-} SkyEnvironment;
+};
 
 extern char *sky_jwt_secret_file;
 extern char *sky_jwt_audience;
@@ -118,10 +118,10 @@ typedef struct SkyJwt
 	int			payload_len;
 } SkyJwt;
 
-extern json_t *sky_json_object(const char *text, int len);
+extern json_t *sky_json_object(const char *json_text, int len);
 extern bool sky_jwt_parse(const char *token, int len, SkyJwt *jwt,
 						  const char **reason);
-extern bool sky_parse_uuid(const char *text, pg_uuid_t *uuid);
+extern bool sky_parse_uuid(const char *string, pg_uuid_t *uuid);
 
 /* keys.c: the secret */
 typedef struct SkyKey
@@ -135,14 +135,16 @@ extern bool sky_key_load(const SkyKey **key, const char **reason);
 /* libjwt.c: the functions of libjwt */
 typedef struct SkyLibjwt
 {
-	typeof(jwt_decode) *decode;
-	typeof(jwt_new) *new;
-	typeof(jwt_free) *free;
-	typeof(jwt_get_alg) *get_alg;
-	typeof(jwt_set_alg) *set_alg;
-	typeof(jwt_add_grants_json) *add_grants_json;
-	typeof(jwt_add_grant_int) *add_grant_int;
-	typeof(jwt_encode_str) *encode_str;
+	int			(*decode) (jwt_t **jwt, const char *token,
+						   const unsigned char *key, int key_len);
+	int			(*new) (jwt_t **jwt);
+	void		(*free) (jwt_t *jwt);
+	jwt_alg_t	(*get_alg) (jwt_t *jwt);
+	int			(*set_alg) (jwt_t *jwt, jwt_alg_t alg,
+							const unsigned char *key, int len);
+	int			(*add_grants_json) (jwt_t *jwt, const char *json);
+	int			(*add_grant_int) (jwt_t *jwt, const char *grant, long value);
+	char	   *(*encode_str) (jwt_t *jwt);
 } SkyLibjwt;
 
 extern SkyLibjwt sky_libjwt;
@@ -177,18 +179,11 @@ extern int	sky_ddl_begin(void);
 extern void sky_ddl_end(int nestlevel);
 extern void sky_exec(const char *format,...) pg_attribute_printf(1, 2);
 extern void sky_exec_as_owner(const char *format,...) pg_attribute_printf(1, 2);
+extern uint64 sky_query(const char *query, Oid type, Datum value);
 extern bool sky_exists(const char *query, Oid type, Datum value);
 
 /* guard.c: what row security alone does not refuse */
-typedef struct SkyProtection
-{
-	AttrNumber	tenant_column;	/* 0: not protected */
-	char	   *read_permission;	/* NULL: none asked for */
-	char	   *write_permission;
-	bool		hide;			/* on_denied is 'hide' */
-} SkyProtection;
-
 extern void sky_guard_init(void);
-extern bool sky_is_protected(Oid relid);
+extern AttrNumber sky_tenant_column(Oid relid);
 
 #endif							/* SCRAPERSKY_H */

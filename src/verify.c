@@ -42,7 +42,7 @@ sky_verify(const SkyJwt *jwt, const SkyKey *key, const char **reason)
 	elog(DEBUG2, "verifying a signature with libjwt");
 	*reason = "the token's signature is wrong";
 	valid = sky_libjwt.decode(&decoded, jwt->token,
-					   (const unsigned char *) key->data, key->len) == 0 &&
+							  (const unsigned char *) key->data, key->len) == 0 &&
 		decoded != NULL &&
 		sky_libjwt.get_alg(decoded) == JWT_ALG_HS256;
 	if (decoded != NULL)
@@ -130,7 +130,7 @@ make_token(const char *claims, const SkyKey *key,
 		add_default(token, "iat", issued_at) &&
 		add_default(token, "exp", expires_at) &&
 		sky_libjwt.set_alg(token, JWT_ALG_HS256, (unsigned char *) key->data,
-					key->len) == 0)
+						   key->len) == 0)
 		return token;
 	sky_libjwt.free(token);
 	return NULL;
