@@ -681,9 +681,8 @@ AS 'MODULE_PATHNAME', 'scrapersky_has_permission';
 REVOKE ALL ON FUNCTION scrapersky_api.has_permission(text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky_api.has_permission(text) IS 'Does the caller have this permission?';
 
-CREATE FUNCTION scrapersky_api.health_database() RETURNS jsonb
+CREATE FUNCTION scrapersky_api.health_database() RETURNS json
 LANGUAGE sql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
-RETURN jsonb_build_object('status', 'ok', 'database', 'connected');
+RETURN '{"status":"ok","database":"connected"}'::json;
 REVOKE ALL ON FUNCTION scrapersky_api.health_database() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky_api.health_database() IS 'Answers if the database does.';
