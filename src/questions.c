@@ -35,6 +35,7 @@ static void keep_answer(FunctionCallInfo fcinfo, Datum answer, bool isnull,
 						int typlen);
 static Datum uuid_answer(FunctionCallInfo fcinfo, const SkyIdentity *identity,
 						 const pg_uuid_t *uuid);
+static bool has_constant_argument(FunctionCallInfo fcinfo);
 static bool is_in_list(FunctionCallInfo fcinfo, bool roles);
 static Datum list_to_array(SkySlice list);
 static const Jsonb *identity_claims(const SkyIdentity *identity);
@@ -149,7 +150,7 @@ scrapersky_claim(PG_FUNCTION_ARGS)
 		call->args[1].value = PG_GETARG_DATUM(0);
 		call->args[1].isnull = false;
 		result = jsonb_extract_path_text(call);
-		if (!get_fn_expr_arg_stable(fcinfo->flinfo, 0))
+		if (!has_constant_argument(fcinfo))
 		{
 			fcinfo->isnull = call->isnull;
 			return result;
@@ -338,6 +339,19 @@ uuid_answer(FunctionCallInfo fcinfo, const SkyIdentity *identity,
 }
 
 /*
+ * Is the argument a constant of the query?  (A parameter is not: plpgsql keeps
+ * a call site while the parameter changes.)
+ */
+static bool
+has_constant_argument(FunctionCallInfo fcinfo)
+{
+	Node	   *call = fcinfo->flinfo->fn_expr;
+
+	return call != NULL && IsA(call, FuncExpr) &&
+		IsA(linitial(((FuncExpr *) call)->args), Const);
+}
+
+/*
  * Is the argument one of the identity's roles, or permissions?  For a constant
  * the list is searched once per call site and generation.  Null never is.
  */
@@ -357,7 +371,7 @@ is_in_list(FunctionCallInfo fcinfo, bool roles)
 	name = PG_GETARG_TEXT_PP(0);
 	result = sky_list_contains(roles ? identity->roles : identity->permissions,
 							   VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-	if (get_fn_expr_arg_stable(fcinfo->flinfo, 0))
+	if (has_constant_argument(fcinfo))
 		keep_answer(fcinfo, BoolGetDatum(result), false, 0);
 	return result;
 }
