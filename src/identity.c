@@ -35,8 +35,8 @@
 #define REQUIRED_TAGS	"IUSXC"
 
 static char *identity_string = NULL;
-static const SkyIdentity *current = NULL;
-static uint64 generation = 0;
+const SkyIdentity *sky_current = NULL;
+uint64		sky_generation = 0;
 static bool setting = false;
 
 static bool identity_check(char **newval, void **extra, GucSource source);
@@ -69,19 +69,6 @@ sky_identity_init(void)
 }
 
 /*
- * The identity in force, or NULL if there is none or it has expired.  The
- * pointer is good until anything can change a setting: do not keep it.
- */
-const SkyIdentity *
-sky_identity(void)
-{
-	if (current == NULL ||
-		current->expires_at <= GetCurrentStatementStartTimestamp())
-		return NULL;
-	return current;
-}
-
-/*
  * The identity in force; without one an error (42501), or NULL when
  * scrapersky.missing_identity is 'empty'.
  */
@@ -93,20 +80,11 @@ sky_identity_required(void)
 	if (identity == NULL && sky_missing_identity == SKY_MISSING_ERROR)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 current ? errmsg("the identity has expired") :
+				 sky_current ? errmsg("the identity has expired") :
 				 errmsg("no identity in this transaction"),
-				 current ? errhint("Authenticate again, with a new token.") :
+				 sky_current ? errhint("Authenticate again, with a new token.") :
 				 errhint("Call scrapersky.authenticate(token) first, in the same transaction.")));
 	return identity;
-}
-
-/*
- * A number that moves whenever the identity may have changed.
- */
-uint64
-sky_identity_generation(void)
-{
-	return generation;
 }
 
 /*
@@ -234,8 +212,8 @@ identity_check(char **newval, void **extra, GucSource source)
 static void
 identity_assign(const char *newval, void *extra)
 {
-	current = (const SkyIdentity *) extra;
-	generation++;
+	sky_current = (const SkyIdentity *) extra;
+	sky_generation++;
 }
 
 /*

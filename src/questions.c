@@ -30,7 +30,7 @@ typedef struct Site
 	bool		isnull;
 } Site;
 
-static Site *call_site(FunctionCallInfo fcinfo);
+static inline const Site *fresh_site(FunctionCallInfo fcinfo);
 static void keep_answer(FunctionCallInfo fcinfo, Datum answer, bool isnull,
 						int typlen);
 static Datum uuid_answer(FunctionCallInfo fcinfo, const SkyIdentity *identity,
@@ -64,8 +64,12 @@ PG_FUNCTION_INFO_V1(scrapersky_permission_support);
 Datum
 scrapersky_current_tenant_id(PG_FUNCTION_ARGS)
 {
-	const SkyIdentity *identity = sky_identity_required();
+	const Site *site = fresh_site(fcinfo);
+	const SkyIdentity *identity;
 
+	if (site != NULL)
+		return site->answer;
+	identity = sky_identity_required();
 	if (identity != NULL && !identity->has_tenant)
 	{
 		if (sky_missing_identity == SKY_MISSING_EMPTY)
@@ -84,8 +88,12 @@ scrapersky_current_tenant_id(PG_FUNCTION_ARGS)
 Datum
 scrapersky_current_user_id(PG_FUNCTION_ARGS)
 {
-	const SkyIdentity *identity = sky_identity_required();
+	const Site *site = fresh_site(fcinfo);
+	const SkyIdentity *identity;
 
+	if (site != NULL)
+		return site->answer;
+	identity = sky_identity_required();
 	return uuid_answer(fcinfo, identity, identity ? &identity->user_id : NULL);
 }
 
@@ -134,31 +142,30 @@ scrapersky_current_permissions(PG_FUNCTION_ARGS)
 Datum
 scrapersky_claim(PG_FUNCTION_ARGS)
 {
-	const SkyIdentity *identity = sky_identity_required();
-
-	LOCAL_FCINFO(call, 2);
-	Site	   *site = call_site(fcinfo);
+	const Site *site = fresh_site(fcinfo);
+	const SkyIdentity *identity;
 	Datum		result;
 
+	LOCAL_FCINFO(call, 2);
+
+	if (site != NULL)
+	{
+		fcinfo->isnull = site->isnull;
+		return site->answer;
+	}
+	identity = sky_identity_required();
 	if (identity == NULL || PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	if (site->generation != sky_identity_generation())
-	{
-		InitFunctionCallInfoData(*call, NULL, 2, InvalidOid, NULL, NULL);
-		call->args[0].value = JsonbPGetDatum(identity_claims(identity));
-		call->args[0].isnull = false;
-		call->args[1].value = PG_GETARG_DATUM(0);
-		call->args[1].isnull = false;
-		result = jsonb_extract_path_text(call);
-		if (!has_constant_argument(fcinfo))
-		{
-			fcinfo->isnull = call->isnull;
-			return result;
-		}
+	InitFunctionCallInfoData(*call, NULL, 2, InvalidOid, NULL, NULL);
+	call->args[0].value = JsonbPGetDatum(identity_claims(identity));
+	call->args[0].isnull = false;
+	call->args[1].value = PG_GETARG_DATUM(0);
+	call->args[1].isnull = false;
+	result = jsonb_extract_path_text(call);
+	fcinfo->isnull = call->isnull;
+	if (has_constant_argument(fcinfo))
 		keep_answer(fcinfo, result, call->isnull, -1);
-	}
-	fcinfo->isnull = site->isnull;
-	return site->answer;
+	return result;
 }
 
 /*
@@ -176,6 +183,10 @@ scrapersky_is_authenticated(PG_FUNCTION_ARGS)
 Datum
 scrapersky_has_role(PG_FUNCTION_ARGS)
 {
+	const Site *site = fresh_site(fcinfo);
+
+	if (site != NULL)
+		return site->answer;
 	PG_RETURN_BOOL(is_in_list(fcinfo, true));
 }
 
@@ -185,6 +196,10 @@ scrapersky_has_role(PG_FUNCTION_ARGS)
 Datum
 scrapersky_has_permission(PG_FUNCTION_ARGS)
 {
+	const Site *site = fresh_site(fcinfo);
+
+	if (site != NULL)
+		return site->answer;
 	PG_RETURN_BOOL(is_in_list(fcinfo, false));
 }
 
@@ -194,8 +209,11 @@ scrapersky_has_permission(PG_FUNCTION_ARGS)
 Datum
 scrapersky_require_permission(PG_FUNCTION_ARGS)
 {
+	const Site *site = fresh_site(fcinfo);
 	text	   *permission;
 
+	if (site != NULL && DatumGetBool(site->answer))
+		PG_RETURN_BOOL(true);
 	if (is_in_list(fcinfo, false))
 		PG_RETURN_BOOL(true);
 	if (PG_ARGISNULL(0))
@@ -295,15 +313,17 @@ scrapersky_permission_support(PG_FUNCTION_ARGS)
 }
 
 /*
- * The call site's memory, empty at its first use.
+ * The call site, if it has an answer that is still good, else NULL.
  */
-static Site *
-call_site(FunctionCallInfo fcinfo)
+static inline const Site *
+fresh_site(FunctionCallInfo fcinfo)
 {
-	if (fcinfo->flinfo->fn_extra == NULL)
-		fcinfo->flinfo->fn_extra = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
-														  sizeof(Site));
-	return (Site *) fcinfo->flinfo->fn_extra;
+	const Site *site = fcinfo->flinfo->fn_extra;
+
+	if (site == NULL || site->generation != sky_generation ||
+		sky_identity() == NULL)
+		return NULL;
+	return site;
 }
 
 /*
@@ -313,12 +333,14 @@ call_site(FunctionCallInfo fcinfo)
 static void
 keep_answer(FunctionCallInfo fcinfo, Datum answer, bool isnull, int typlen)
 {
-	Site	   *site = call_site(fcinfo);
 	MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	Site	   *site = fcinfo->flinfo->fn_extra;
 
+	if (site == NULL)
+		fcinfo->flinfo->fn_extra = site = palloc0(sizeof(Site));
 	site->answer = isnull ? (Datum) 0 : datumCopy(answer, typlen == 0, typlen);
 	site->isnull = isnull;
-	site->generation = sky_identity_generation();
+	site->generation = sky_generation;
 	MemoryContextSwitchTo(old);
 }
 
@@ -329,13 +351,10 @@ static Datum
 uuid_answer(FunctionCallInfo fcinfo, const SkyIdentity *identity,
 			const pg_uuid_t *uuid)
 {
-	Site	   *site = call_site(fcinfo);
-
 	if (identity == NULL)
 		PG_RETURN_NULL();
-	if (site->generation != sky_identity_generation())
-		keep_answer(fcinfo, UUIDPGetDatum(uuid), false, UUID_LEN);
-	return site->answer;
+	keep_answer(fcinfo, UUIDPGetDatum(uuid), false, UUID_LEN);
+	return ((Site *) fcinfo->flinfo->fn_extra)->answer;
 }
 
 /*
@@ -359,15 +378,11 @@ static bool
 is_in_list(FunctionCallInfo fcinfo, bool roles)
 {
 	const SkyIdentity *identity = sky_identity_required();
-	Site	   *site = call_site(fcinfo);
 	text	   *name;
 	bool		result;
 
 	if (identity == NULL || PG_ARGISNULL(0))
 		return false;
-	if (site->generation == sky_identity_generation())
-		return DatumGetBool(site->answer);
-
 	name = PG_GETARG_TEXT_PP(0);
 	result = sky_list_contains(roles ? identity->roles : identity->permissions,
 							   VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
@@ -403,7 +418,7 @@ identity_claims(const SkyIdentity *identity)
 	static Jsonb *claims = NULL;
 	MemoryContext old;
 
-	if (claims != NULL && generation == sky_identity_generation())
+	if (claims != NULL && generation == sky_generation)
 		return claims;
 	claims = NULL;
 	if (context == NULL)
@@ -415,7 +430,7 @@ identity_claims(const SkyIdentity *identity)
 												CStringGetDatum(pnstrdup(identity->claims.data,
 																		 identity->claims.len))));
 	MemoryContextSwitchTo(old);
-	generation = sky_identity_generation();
+	generation = sky_generation;
 	return claims;
 }
 

@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "compat.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
@@ -27,6 +28,9 @@
 #define json_object jansson_json_object
 #include <jansson.h>
 #undef json_object
+
+/* what follows is the library's own: calls need no detour by the linker */
+#pragma GCC visibility push(hidden)
 
 #define SKY_VERSION			"0.1.0"
 #define SKY_SCHEMA			"scrapersky"
@@ -92,10 +96,11 @@ typedef struct SkyIdentity
 	SkySlice	claims;			/* the token's payload, JSON text */
 } SkyIdentity;
 
+extern const SkyIdentity *sky_current;	/* use sky_identity() */
+extern uint64 sky_generation;	/* moves whenever sky_current may have */
+
 extern void sky_identity_init(void);
-extern const SkyIdentity *sky_identity(void);
 extern const SkyIdentity *sky_identity_required(void);
-extern uint64 sky_identity_generation(void);
 extern void sky_identity_set(const char *wire, bool is_local);
 extern void sky_identity_clear(void);
 extern void sky_wire_begin(StringInfo wire);
@@ -103,6 +108,19 @@ extern void sky_wire_append(StringInfo wire, char tag, const char *data, int len
 extern void sky_list_append(StringInfo list, const char *data, int len);
 extern bool sky_list_next(SkySlice *list, SkySlice *item);
 extern bool sky_list_contains(SkySlice list, const char *data, int len);
+
+/*
+ * The identity in force, or NULL if there is none or it has expired.  The
+ * pointer is good until anything can change a setting: do not keep it.
+ */
+static inline const SkyIdentity *
+sky_identity(void)
+{
+	if (sky_current == NULL ||
+		sky_current->expires_at <= GetCurrentStatementStartTimestamp())
+		return NULL;
+	return sky_current;
+}
 
 /* questions.c: what policies and users ask */
 extern void sky_require_permission(const char *permission, int len);
@@ -185,5 +203,7 @@ extern bool sky_exists(const char *query, Oid type, Datum value);
 /* guard.c: what row security alone does not refuse */
 extern void sky_guard_init(void);
 extern AttrNumber sky_tenant_column(Oid relid);
+
+#pragma GCC visibility pop
 
 #endif							/* SCRAPERSKY_H */
