@@ -385,9 +385,9 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_guard_drop';
 REVOKE ALL ON FUNCTION scrapersky.guard_drop() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.guard_drop() IS
-'Event trigger: refuses to drop the extension while there are tenants, unless scrapersky.allow_drop is on (55006).';
+'Event trigger: loads the library, which refuses to drop the extension while there are tenants, unless scrapersky.allow_drop is on (55006).';
 CREATE EVENT TRIGGER scrapersky_guard_drop ON ddl_command_start
-    WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED') EXECUTE FUNCTION scrapersky.guard_drop();
+    WHEN TAG IN ('DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED') EXECUTE FUNCTION scrapersky.guard_drop();
 
 
 -- Administration: superusers, or whom they grant it to ------------------------

@@ -32,6 +32,7 @@ typedef struct Claims
 	pg_uuid_t	tenant;
 } Claims;
 
+static const char *token_argument(Datum argument);
 static bool check_claims(const json_t *json, Claims *claims,
 						 const char **reason);
 static bool check_times(const json_t *json, Claims *claims,
@@ -90,12 +91,12 @@ Datum
 scrapersky_authenticate(PG_FUNCTION_ARGS)
 {
 	bool		is_local = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	const char *token = PG_ARGISNULL(0) ? NULL : token_argument(PG_GETARG_DATUM(0));
+	const char *reason = "there is no token, or it is too long";
 	MemoryContext work;
 	MemoryContext old;
-	const char *reason = "there is no token";
 	StringInfoData wire;
 	SkyJwt		jwt;
-	bool		valid = false;
 
 	if (GetDatabaseEncoding() != PG_UTF8)
 		ereport(ERROR,
@@ -110,21 +111,9 @@ scrapersky_authenticate(PG_FUNCTION_ARGS)
 	work = AllocSetContextCreate(CurrentMemoryContext, "scrapersky token",
 								 ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(work);
-	if (!PG_ARGISNULL(0))
-	{
-		reason = "the token is too long";
-		/* look at the size before anything is detoasted or copied */
-		if (toast_raw_datum_size(PG_GETARG_DATUM(0)) <= SKY_MAX_TOKEN + VARHDRSZ)
-		{
-			char	   *token = TextDatumGetCString(PG_GETARG_DATUM(0));
-
-			hide_statement(token);
-			valid = sky_login(token, strlen(token),
-							  PG_ARGISNULL(2) ? NULL : PG_GETARG_UUID_P(2),
-							  &jwt, &wire, &reason);
-		}
-	}
-	if (!valid)
+	if (token == NULL ||
+		!sky_login(token, strlen(token), PG_ARGISNULL(2) ? NULL : PG_GETARG_UUID_P(2),
+				   &jwt, &wire, &reason))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("authentication failed"),
@@ -135,6 +124,22 @@ scrapersky_authenticate(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(work);
 	PG_RETURN_VOID();
+}
+
+/*
+ * The token as a string, hidden from onlookers; NULL if it is too long, which
+ * is found out before anything of it is detoasted or copied.
+ */
+static const char *
+token_argument(Datum argument)
+{
+	char	   *token;
+
+	if (toast_raw_datum_size(argument) > SKY_MAX_TOKEN + VARHDRSZ)
+		return NULL;
+	token = TextDatumGetCString(argument);
+	hide_statement(token);
+	return token;
 }
 
 /*
@@ -240,13 +245,17 @@ check_audience(const json_t *aud)
 
 /*
  * If the caller wrote the token into the statement, take the statement out of
- * pg_stat_activity.
+ * pg_stat_activity, and out of the log of errors from here on.
  */
 static void
 hide_statement(const char *token)
 {
+	static const char *const instead = "SELECT scrapersky.authenticate(<token not shown>)";
+
 	if (token[0] != '\0' && debug_query_string != NULL &&
 		strstr(debug_query_string, token) != NULL)
-		pgstat_report_activity(STATE_RUNNING,
-							   "SELECT scrapersky.authenticate(<token not shown>)");
+	{
+		debug_query_string = instead;
+		pgstat_report_activity(STATE_RUNNING, instead);
+	}
 }

@@ -20,9 +20,9 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
-#include "catalog/pg_policy.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "commands/event_trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -31,7 +31,6 @@
 #include "nodes/parsenodes.h"
 #include "rewrite/rowsecurity.h"
 #include "scrapersky.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -56,10 +55,13 @@ typedef struct GuardEntry
 } GuardEntry;
 
 static ExecutorCheckPerms_hook_type previous_check = NULL;
+static object_access_hook_type previous_access = NULL;
 static HTAB *guard_table = NULL;
 static MemoryContext guard_context = NULL;
 
-static bool drops_extension(Node *statement);
+static void guard_access(ObjectAccessType access, Oid classid, Oid objectid,
+						 int subid, void *arg);
+static bool is_table_of_tenants(Oid relid);
 static bool guard_check(SKY_PERMS_ARGS);
 static void guard_relation(const SkyPermInfo *info);
 static void on_invalidation(Datum arg, Oid relid);
@@ -70,7 +72,7 @@ static bool find_permission(Node *node, void *protection);
 static bool is_ours(Oid function, const char *name);
 
 /*
- * Install the hook.  Called once, by _PG_init.
+ * Install the hooks.  Called once, by _PG_init.
  */
 void
 sky_guard_init(void)
@@ -78,6 +80,8 @@ sky_guard_init(void)
 	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
 	previous_check = ExecutorCheckPerms_hook;
 	ExecutorCheckPerms_hook = guard_check;
+	previous_access = object_access_hook;
+	object_access_hook = guard_access;
 }
 
 /*
@@ -134,20 +138,28 @@ scrapersky_protection(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(scrapersky_guard_drop);
 
 /*
- * Event trigger on ddl_command_start: DROP EXTENSION (or DROP OWNED BY its
- * owner) would take all tenants, users and roles with it, without a word.
+ * Event trigger on ddl_command_start of what may drop the extension: being
+ * called is all, since it loads the library, whose hook then decides.
  */
 Datum
 scrapersky_guard_drop(PG_FUNCTION_ARGS)
 {
-	EventTriggerData *trigger = (EventTriggerData *) fcinfo->context;
+	PG_RETURN_NULL();
+}
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("guard_drop() is an event trigger function")));
-	if (sky_allow_drop || !drops_extension(trigger->parsetree))
-		PG_RETURN_NULL();
+/*
+ * object_access_hook: dropping the extension, in whatever way, would take all
+ * tenants, users and roles with it, without a word.
+ */
+static void
+guard_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
+			 void *arg)
+{
+	if (previous_access != NULL)
+		previous_access(access, classid, objectid, subid, arg);
+	if (access != OAT_DROP || classid != RelationRelationId || subid != 0 ||
+		sky_allow_drop || !is_table_of_tenants(objectid))
+		return;
 
 	SPI_connect();
 	if (sky_exists("SELECT 1 FROM scrapersky.tenants", InvalidOid, (Datum) 0))
@@ -156,36 +168,20 @@ scrapersky_guard_drop(PG_FUNCTION_ARGS)
 				 errmsg("extension scrapersky holds tenants, which dropping it would delete"),
 				 errhint("To drop it with all tenants, users and roles: SET scrapersky.allow_drop = on;")));
 	SPI_finish();
-	PG_RETURN_NULL();
 }
 
 /*
- * Does the statement drop our extension?
+ * Is this relation scrapersky.tenants?
  */
 static bool
-drops_extension(Node *statement)
+is_table_of_tenants(Oid relid)
 {
-	ListCell   *cell;
+	char	   *name = get_rel_name(relid);
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
 
-	if (IsA(statement, DropStmt))
-	{
-		foreach(cell, ((DropStmt *) statement)->objects)
-		{
-			Node	   *object = lfirst(cell);
-
-			if (IsA(object, String) && strcmp(strVal(object), "scrapersky") == 0)
-				return true;
-		}
-	}
-	else if (IsA(statement, DropOwnedStmt))
-	{
-		foreach(cell, ((DropOwnedStmt *) statement)->roles)
-		{
-			if (get_rolespec_oid(lfirst(cell), true) == sky_owner())
-				return true;
-		}
-	}
-	return false;
+	return name != NULL && schema != NULL &&
+		strcmp(name, "tenants") == 0 && strcmp(schema, SKY_SCHEMA) == 0 &&
+		get_rel_relkind(relid) == RELKIND_RELATION;
 }
 
 /*
