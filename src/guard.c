@@ -20,9 +20,12 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -69,7 +72,7 @@ static const Protection *find_protection(Oid relid);
 static void read_protection(Relation relation, Protection *protection);
 static bool find_column(Node *node, void *column);
 static bool find_permission(Node *node, void *protection);
-static bool is_ours(Oid function, const char *name);
+static bool is_ours(Oid classid, Oid objectid);
 
 /*
  * Install the hooks.  Called once, by _PG_init.
@@ -171,17 +174,16 @@ guard_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 }
 
 /*
- * Is this relation scrapersky.tenants?
+ * Is this relation the extension's table of tenants?
  */
 static bool
 is_table_of_tenants(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
-	char	   *schema = get_namespace_name(get_rel_namespace(relid));
 
-	return name != NULL && schema != NULL &&
-		strcmp(name, "tenants") == 0 && strcmp(schema, SKY_SCHEMA) == 0 &&
-		get_rel_relkind(relid) == RELKIND_RELATION;
+	return name != NULL && strcmp(name, "tenants") == 0 &&
+		get_rel_relkind(relid) == RELKIND_RELATION &&
+		is_ours(RelationRelationId, relid);
 }
 
 /*
@@ -363,15 +365,17 @@ find_permission(Node *node, void *protection)
 	if (IsA(node, FuncExpr) && list_length(((FuncExpr *) node)->args) == 1)
 	{
 		FuncExpr   *call = (FuncExpr *) node;
-		Node	   *argument = linitial(call->args);
-		bool		hide = is_ours(call->funcid, "has_permission");
+		Const	   *argument = linitial(call->args);
+		char	   *name = get_func_name(call->funcid);
 
-		if ((hide || is_ours(call->funcid, "require_permission")) &&
-			IsA(argument, Const) && !((Const *) argument)->constisnull)
+		if (name != NULL && IsA(argument, Const) &&
+			argument->consttype == TEXTOID && !argument->constisnull &&
+			(strcmp(name, "has_permission") == 0 ||
+			 strcmp(name, "require_permission") == 0) &&
+			is_ours(ProcedureRelationId, call->funcid))
 		{
-			found->read_permission =
-				TextDatumGetCString(((Const *) argument)->constvalue);
-			found->hide = hide;
+			found->read_permission = TextDatumGetCString(argument->constvalue);
+			found->hide = strcmp(name, "has_permission") == 0;
 			return true;
 		}
 	}
@@ -379,14 +383,14 @@ find_permission(Node *node, void *protection)
 }
 
 /*
- * Is this the function of ours with that name?
+ * Is this object a member of our extension?  Names alone say nothing: the hooks
+ * run in every database, whoever made what is in it.
  */
 static bool
-is_ours(Oid function, const char *name)
+is_ours(Oid classid, Oid objectid)
 {
-	char	   *function_name = get_func_name(function);
-	char	   *schema = get_namespace_name(get_func_namespace(function));
+	Oid			extension = get_extension_oid("scrapersky", true);
 
-	return function_name != NULL && schema != NULL &&
-		strcmp(function_name, name) == 0 && strcmp(schema, SKY_SCHEMA) == 0;
+	return OidIsValid(extension) &&
+		getExtensionOfObject(classid, objectid) == extension;
 }

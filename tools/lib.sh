@@ -74,7 +74,8 @@ need_packages()
 install_packages()
 (
 	local policy=/usr/sbin/policy-rc.d cluster=/etc/postgresql-common/createcluster.d/scrapersky.conf
-	local log=$(mktemp) remove=()
+	local log remove
+	log=$(mktemp)
 	remove=("$log" "$cluster")
 	[ -e "$policy" ] || remove+=("$policy")
 	trap 'rm -f "${remove[@]}"' EXIT
@@ -184,7 +185,7 @@ private_copy()
 {
 	local system=/usr/lib/postgresql/$PGVERSION own=$1/usr/lib/postgresql/$PGVERSION
 	if ! cmp -s "$system/bin/postgres" "$own/bin/postgres"; then
-		rm -rf "$1/usr"
+		rm -rf "${1:?}/usr"
 		mkdir -p "${own%/*}" "$1/usr/share/postgresql" "$1/usr/include"
 		cp -a /usr/share/postgresql/$PGVERSION "$1/usr/share/postgresql/"
 		ln -s /usr/include/postgresql "$1/usr/include/postgresql"

@@ -50,6 +50,7 @@ sub tool
 	if (!$pid)
 	{
 		open(STDERR, '>&', \*STDOUT);
+		alarm 180;
 		exec(Sky::source() . "/tools/$name", @arguments) or die "exec: $!";
 	}
 	my $output = do { local $/; <$pipe> } // '';
@@ -63,13 +64,14 @@ sub free_port
 	return IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')->sockport;
 }
 
-# A stack that answers.  Option settings: lines of a file of settings.
+# A new stack that answers.  Option settings: lines of a file of settings.
 sub start
 {
 	my ($class, $name, %opt) = @_;
 	my $self = bless { dir => folder($name), port => free_port() }, $class;
 	$self->{url} = "http://127.0.0.1:$self->{port}";
 	$self->settings($opt{settings} // '');
+	tool('run', '--dir', $self->{dir}, '--forget') if -e $self->{dir};
 	push @started, $self;
 	$self->up or die "tools/run: $self->{output}";
 	return $self;
