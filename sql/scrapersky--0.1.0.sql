@@ -28,6 +28,9 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
             MESSAGE = 'scrapersky needs a database in UTF8';
     END IF;
+    IF pg_catalog.current_setting('shared_preload_libraries') OPERATOR(pg_catalog.!~) '\mscrapersky\M' THEN
+        RAISE WARNING 'scrapersky is not in shared_preload_libraries: nobody can be authenticated before it is';
+    END IF;
 END
 $$;
 
@@ -198,13 +201,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_rbac_changed';
 REVOKE ALL ON FUNCTION scrapersky.rbac_changed() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.rbac_changed() IS
-'Trigger: announces that the user or role whose id is in the named column changed; without a name, that anything did.';
+'Trigger: announces that the user or role whose id is in the first column named changed; if a column named is null, or none is named, that anything did.';
 
+-- A system role (tenant_id is null) takes its name away from tenants' roles: that concerns everything.
 DO $$
 DECLARE
     r record;
 BEGIN
-    FOR r IN VALUES ('settings', ''), ('tenants', ''), ('permissions', ''), ('roles', 'id'), ('users', 'id'),
+    FOR r IN VALUES ('settings', ''), ('tenants', ''), ('permissions', ''), ('roles', 'id, tenant_id'), ('users', 'id'),
                     ('memberships', 'user_id'), ('user_roles', 'user_id'), ('role_permissions', 'role_id') LOOP
         EXECUTE pg_catalog.format(
             'CREATE TRIGGER rbac_changed AFTER INSERT OR UPDATE OR DELETE ON scrapersky.%I'
@@ -217,11 +221,6 @@ BEGIN
     END LOOP;
 END
 $$;
--- A new system role takes its name away from roles of tenants.
-CREATE TRIGGER rbac_system_role AFTER INSERT ON scrapersky.roles
-    FOR EACH ROW WHEN (NEW.tenant_id IS NULL) EXECUTE FUNCTION scrapersky.rbac_changed();
-ALTER TABLE scrapersky.roles ENABLE ALWAYS TRIGGER rbac_system_role;
-
 
 -- Identity -------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME', 'scrapersky_authenticate';
 COMMENT ON FUNCTION scrapersky.authenticate(text, boolean, uuid) IS
 'Verifies a JWT (RFC 7519; HS256, the secret of scrapersky.jwt_secret_file) and makes its subject the identity, until the end of the transaction.
-token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter, not as a literal.
+token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter: log_statement, log_min_duration_statement and auto_explain would write a literal to the log.
 is_local: false keeps the identity for the session, if scrapersky.allow_session_identity is on.
 tenant: which of the user''s tenants, when the claim tenant_id does not say it; must not disagree with it.
 Required claims: sub (users.subject), exp. Honoured: tenant_id, nbf, iat; aud and iss if scrapersky.jwt_audience and jwt_issuer are set.

@@ -118,14 +118,16 @@ make_role(const char *name, const char *options)
 
 	if (!OidIsValid(get_role_oid(name, true)))
 		sky_exec("CREATE ROLE %s %s", quoted, options);
-	else if (sky_exists("SELECT 1 FROM pg_roles WHERE (rolsuper OR rolbypassrls)"
-						" AND pg_has_role($1, oid, 'MEMBER')",
+	else if (sky_exists("SELECT 1 FROM pg_roles WHERE pg_has_role($1, oid, 'MEMBER')"
+						" AND (rolsuper OR rolbypassrls OR rolreplication OR rolcreaterole"
+						" OR rolname IN ('pg_read_server_files', 'pg_write_server_files',"
+						" 'pg_execute_server_program'))",
 						NAMEOID, CStringGetDatum(name)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("role \"%s\" is, or is a member of, a superuser or a role with BYPASSRLS",
-						name),
-				 errhint("Choose other names, or take these rights away first.")));
+				 errmsg("role \"%s\" can get around row security", name),
+				 errdetail("It is, or is a member of, a role with SUPERUSER, BYPASSRLS, REPLICATION or CREATEROLE, or one that reads or writes the server's files."),
+				 errhint("Choose another name, or take these rights away first.")));
 	else
 		sky_exec("ALTER ROLE %s %s", quoted, options);
 }

@@ -24,6 +24,8 @@
 /* 9999-12-31, the last moment that other systems agree about */
 #define MAX_MOMENT	INT64CONST(253402300799)
 
+#define MIN_TOKEN	64
+
 typedef struct Claims
 {
 	const char *subject;
@@ -56,7 +58,9 @@ sky_login(const char *token, int len, const pg_uuid_t *tenant,
 	char		moment[24];
 	int64		ends;
 
-	if (!sky_jwt_parse(token, len, jwt, reason) ||
+	*reason = "scrapersky is not in shared_preload_libraries";
+	if (!sky_preloaded ||
+		!sky_jwt_parse(token, len, jwt, reason) ||
 		!sky_key_load(&key, reason) ||
 		!sky_verify(jwt, key, reason) ||
 		!check_claims(jwt->claims, &claims, reason))
@@ -252,7 +256,8 @@ hide_statement(const char *token)
 {
 	static const char *const instead = "SELECT scrapersky.authenticate(<token not shown>)";
 
-	if (token[0] != '\0' && debug_query_string != NULL &&
+	/* shorter than any token: not worth hiding a statement for */
+	if (strlen(token) >= MIN_TOKEN && debug_query_string != NULL &&
 		strstr(debug_query_string, token) != NULL)
 	{
 		debug_query_string = instead;

@@ -4,9 +4,8 @@
  *		setup_api() are made of them.
  *
  * Trust: they run as the caller, with search_path pinned, so that no name is
- * looked up in a schema of somebody else's; only sky_exec_as_owner() lends the
- * extension owner's rights, for one statement, after its caller has checked
- * who asks.
+ * looked up in a schema of somebody else's; only sky_exec_as() lends another
+ * role's rights, for one statement, after its caller has checked who asks.
  */
 #include "postgres.h"
 
@@ -78,17 +77,19 @@ sky_exec(const char *format,...)
 }
 
 /*
- * Run a statement as the extension's owner.
+ * Run a statement as another role, which can do nothing lasting with it, as
+ * CREATE INDEX and VACUUM do it: whatever code the statement may meet must not
+ * get the caller's rights.
  */
 void
-sky_exec_as_owner(const char *format,...)
+sky_exec_as(Oid role, const char *format,...)
 {
 	va_list		args;
 	Oid			user;
 	int			context;
 
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(sky_owner(), context | SECURITY_LOCAL_USERID_CHANGE |
+	SetUserIdAndSecContext(role, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	va_start(args, format);
 	exec_text(format, args);

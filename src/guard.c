@@ -64,11 +64,13 @@ static MemoryContext guard_context = NULL;
 
 static void guard_access(ObjectAccessType access, Oid classid, Oid objectid,
 						 int subid, void *arg);
+static void refuse_to_drop_tenants(void);
 static bool is_table_of_tenants(Oid relid);
 static bool guard_check(SKY_PERMS_ARGS);
-static void guard_relation(const SkyPermInfo *info);
+static bool guard_relation(const SkyPermInfo *info, bool raise);
 static void on_invalidation(Datum arg, Oid relid);
 static const Protection *find_protection(Oid relid);
+static const Protection *keep_protection(Oid relid, const Protection *found);
 static void read_protection(Relation relation, Protection *protection);
 static bool find_column(Node *node, void *column);
 static bool find_permission(Node *node, void *protection);
@@ -106,7 +108,7 @@ Datum
 scrapersky_protection(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	const Protection *protection;
+	Protection	protection;
 	TupleDesc	desc;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {true, true, true, true};
@@ -115,25 +117,28 @@ scrapersky_protection(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))
 		elog(ERROR, "return type must be a row type");
-	protection = find_protection(relid);
-	if (protection->tenant_column != 0)
-		column = get_attname(relid, protection->tenant_column, true);
+	protection = *find_protection(relid);
+	if (protection.tenant_column != 0)
+	{
+		values[3] = CStringGetTextDatum(protection.hide ? "hide" : "error");
+		nulls[3] = false;
+		if (protection.read_permission != NULL)
+		{
+			values[1] = CStringGetTextDatum(protection.read_permission);
+			nulls[1] = false;
+		}
+		if (protection.write_permission != NULL)
+		{
+			values[2] = CStringGetTextDatum(protection.write_permission);
+			nulls[2] = false;
+		}
+		/* last: looking it up ends the life of the strings above */
+		column = get_attname(relid, protection.tenant_column, true);
+	}
 	if (column != NULL)
 	{
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(column));
 		nulls[0] = false;
-		values[3] = CStringGetTextDatum(protection->hide ? "hide" : "error");
-		nulls[3] = false;
-		if (protection->read_permission != NULL)
-		{
-			values[1] = CStringGetTextDatum(protection->read_permission);
-			nulls[1] = false;
-		}
-		if (protection->write_permission != NULL)
-		{
-			values[2] = CStringGetTextDatum(protection->write_permission);
-			nulls[2] = false;
-		}
 	}
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
@@ -151,8 +156,9 @@ scrapersky_guard_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * object_access_hook: dropping the extension, in whatever way, would take all
- * tenants, users and roles with it, without a word.
+ * object_access_hook.  Dropping the extension, in whatever way, would take all
+ * tenants, users and roles with it, without a word; TRUNCATE, which row
+ * security knows nothing of, would take all tenants' rows.
  */
 static void
 guard_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
@@ -160,10 +166,25 @@ guard_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 {
 	if (previous_access != NULL)
 		previous_access(access, classid, objectid, subid, arg);
-	if (access != OAT_DROP || classid != RelationRelationId || subid != 0 ||
-		sky_allow_drop || !is_table_of_tenants(objectid))
+	if (classid != RelationRelationId || subid != 0)
 		return;
 
+	if (access == OAT_TRUNCATE && !sky_owns_relation(objectid, GetUserId()) &&
+		sky_tenant_column(objectid) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only the owner can truncate protected table \"%s\"",
+						get_rel_name(objectid))));
+	if (access == OAT_DROP && !sky_allow_drop && is_table_of_tenants(objectid))
+		refuse_to_drop_tenants();
+}
+
+/*
+ * Refuse to go on if there are tenants.
+ */
+static void
+refuse_to_drop_tenants(void)
+{
 	SPI_connect();
 	if (sky_exists("SELECT 1 FROM scrapersky.tenants", InvalidOid, (Datum) 0))
 		ereport(ERROR,
@@ -187,8 +208,7 @@ is_table_of_tenants(Oid relid)
 }
 
 /*
- * ExecutorCheckPerms_hook: the previous hook first, then ours, which either
- * raises or has no objection.
+ * ExecutorCheckPerms_hook: the previous hook first, then ours.
  */
 static bool
 guard_check(SKY_PERMS_ARGS)
@@ -201,26 +221,33 @@ guard_check(SKY_PERMS_ARGS)
 	{
 		const SkyPermInfo *info = lfirst(cell);
 
-		if (sky_perm_is_relation(info) && info->requiredPerms != 0)
-			guard_relation(info);
+		if (sky_perm_is_relation(info) && info->requiredPerms != 0 &&
+			!guard_relation(info, ereport_on_violation))
+			return false;
 	}
 	return true;
 }
 
 /*
  * Refuse a statement that lacks a permission the table's policies require,
- * where these policies apply to whoever reads the table.
+ * where these policies apply to whoever reads the table.  Who does not want
+ * errors is about to validate a foreign key by one query over all tenants'
+ * rows: false makes it check them row by row, which row security allows.
  */
-static void
-guard_relation(const SkyPermInfo *info)
+static bool
+guard_relation(const SkyPermInfo *info, bool raise)
 {
 	const Protection *protection;
 
 	if (check_enable_rls(info->relid, info->checkAsUser, true) != RLS_ENABLED)
-		return;
+		return true;
 	protection = find_protection(info->relid);
-	if (protection->tenant_column == 0 || protection->hide)
-		return;
+	if (protection->tenant_column == 0)
+		return true;
+	if (!raise)
+		return false;
+	if (protection->hide)
+		return true;
 	if ((info->requiredPerms & ACL_SELECT) && protection->read_permission != NULL)
 		sky_require_permission(protection->read_permission,
 							   strlen(protection->read_permission));
@@ -228,6 +255,7 @@ guard_relation(const SkyPermInfo *info)
 		protection->write_permission != NULL)
 		sky_require_permission(protection->write_permission,
 							   strlen(protection->write_permission));
+	return true;
 }
 
 /*
@@ -254,15 +282,42 @@ on_invalidation(Datum arg, Oid relid)
 }
 
 /*
- * What protects the relation; never NULL.
+ * What protects the relation; never NULL.  Good until something is looked up
+ * in the catalog.
  */
 static const Protection *
 find_protection(Oid relid)
 {
-	GuardEntry *entry;
+	static const Protection none = {0};
+	GuardEntry *entry = NULL;
 	Relation	relation;
-	Protection	protection = {0};
-	bool		found;
+	Protection	found = {0};
+
+	if (guard_table != NULL)
+		entry = hash_search(guard_table, &relid, HASH_FIND, NULL);
+	if (entry != NULL && entry->valid)
+		return &entry->protection;
+
+	/* opening the relation takes in what is new about it */
+	relation = try_relation_open(relid, AccessShareLock);
+	if (relation != NULL)
+	{
+		read_protection(relation, &found);
+		relation_close(relation, AccessShareLock);
+	}
+	return found.tenant_column == 0 ? &none : keep_protection(relid, &found);
+}
+
+/*
+ * Keep what protects a relation.  Only protected ones are kept, so there are
+ * no more entries than the database has had such tables.
+ */
+static const Protection *
+keep_protection(Oid relid, const Protection *found)
+{
+	GuardEntry *entry;
+	MemoryContext old;
+	bool		exists;
 
 	if (guard_table == NULL)
 	{
@@ -277,25 +332,22 @@ find_protection(Oid relid)
 		guard_table = hash_create("scrapersky protected tables", 64, &ctl,
 								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	entry = hash_search(guard_table, &relid, HASH_FIND, NULL);
-	if (entry != NULL && entry->valid)
-		return &entry->protection;
-
-	/* opening the relation takes in what is new about it */
-	relation = try_relation_open(relid, AccessShareLock);
-	entry = hash_search(guard_table, &relid, HASH_ENTER, &found);
-	if (found && entry->protection.read_permission != NULL)
+	old = MemoryContextSwitchTo(guard_context);
+	entry = hash_search(guard_table, &relid, HASH_ENTER, &exists);
+	if (exists && entry->protection.read_permission != NULL)
 		pfree(entry->protection.read_permission);
-	if (found && entry->protection.write_permission != NULL)
+	if (exists && entry->protection.write_permission != NULL)
 		pfree(entry->protection.write_permission);
-	entry->protection = protection;
 	entry->valid = false;
-	if (relation != NULL)
-	{
-		read_protection(relation, &entry->protection);
-		entry->valid = true;
-		relation_close(relation, AccessShareLock);
-	}
+	entry->protection = *found;
+	entry->protection.read_permission = NULL;
+	entry->protection.write_permission = NULL;
+	if (found->read_permission != NULL)
+		entry->protection.read_permission = pstrdup(found->read_permission);
+	if (found->write_permission != NULL)
+		entry->protection.write_permission = pstrdup(found->write_permission);
+	entry->valid = true;
+	MemoryContextSwitchTo(old);
 	return &entry->protection;
 }
 
@@ -305,14 +357,10 @@ find_protection(Oid relid)
 static void
 read_protection(Relation relation, Protection *protection)
 {
-	MemoryContext old = MemoryContextSwitchTo(guard_context);
 	ListCell   *cell;
 
 	if (relation->rd_rsdesc == NULL)
-	{
-		MemoryContextSwitchTo(old);
 		return;
-	}
 	foreach(cell, relation->rd_rsdesc->policies)
 	{
 		RowSecurityPolicy *policy = lfirst(cell);
@@ -333,7 +381,6 @@ read_protection(Relation relation, Protection *protection)
 			protection->hide |= found.hide;
 		}
 	}
-	MemoryContextSwitchTo(old);
 }
 
 /*

@@ -90,8 +90,9 @@ sky_identity_required(void)
 /*
  * Make wire the identity, until the end of the transaction if is_local.
  * Refused while cursors are open if it names another user or tenant: a cursor
- * would go on with other rows than it began with, and a cursor WITH HOLD would
- * show one user's rows to the next.
+ * would go on with other rows than it began with.  (One WITH HOLD has its rows
+ * already; whoever has the connection next can read them, but not under an
+ * identity of their own.)
  */
 void
 sky_identity_set(const char *wire, bool is_local)

@@ -76,7 +76,7 @@ sky_json_object(const char *json_text, int len)
 {
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	json_t	   *json;
-	int			members = 0;
+	int			members = -1;	/* the object itself is none */
 
 	if (memchr(json_text, '\0', len) != NULL ||
 		!pg_verify_mbstr(PG_UTF8, json_text, len, true))

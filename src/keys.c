@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 static SkyKey secret = {NULL, 0};
 static char *secret_path = NULL;
 static struct stat secret_stat;
+static bool secret_settled = false;
 
 static bool same_file(const struct stat *a, const struct stat *b);
 static bool is_private(const struct stat *st);
@@ -53,7 +55,7 @@ sky_key_load(const SkyKey **key, const char **reason)
 		return false;
 	}
 
-	if (secret.data == NULL || secret_path == NULL ||
+	if (secret.data == NULL || secret_path == NULL || !secret_settled ||
 		strcmp(secret_path, sky_jwt_secret_file) != 0 ||
 		!same_file(&st, &secret_stat))
 	{
@@ -117,6 +119,8 @@ read_secret(const char *path, const char **reason)
 	CloseTransientFile(fd);
 	if (len < 0)
 		return false;
+	/* a second change within one tick of the file system would not show */
+	secret_settled = time(NULL) > secret_stat.st_ctim.tv_sec + 1;
 
 	if (len > 0 && secret.data[len - 1] == '\n')
 		len--;
@@ -125,7 +129,9 @@ read_secret(const char *path, const char **reason)
 	if (len < SKY_MIN_SECRET || len > SKY_MAX_SECRET)
 		return false;
 	*reason = "the secret must not look like JSON: PostgREST would take it for a key set";
-	return secret.data[0] != '{' && secret.data[0] != '[';
+	for (len = 0; len < secret.len && isspace((unsigned char) secret.data[len]);)
+		len++;
+	return len < secret.len && secret.data[len] != '{' && secret.data[len] != '[';
 }
 
 /*

@@ -3,9 +3,8 @@
  *		protect() and unprotect(): one call that keeps a table's tenants apart.
  *
  * Trust: the caller owns the table (checked first, and again under the lock)
- * and everything runs with the caller's rights, so that triggers and defaults
- * of the caller's run as nobody else.  One statement is the exception: ADD
- * FOREIGN KEY to our table of tenants, which the caller may not reference
+ * and everything runs with the caller's rights; what runs code of the table's
+ * owner runs as that owner.  One statement is the exception: ADD FOREIGN KEY to our table of tenants, which the caller may not reference
  * (whoever can make references can probe for tenants); it runs as the
  * extension's owner, NOT VALID, hence without looking at a row.
  *
@@ -62,8 +61,10 @@ static void check_kind(Oid relid);
 static char *table_name(Oid relid);
 static char *permission_test(FunctionCallInfo fcinfo, int argno,
 							 const char *function);
-static void prepare_column(const Protect *p);
 static char *protected_column(Oid relid);
+static void check_column(const Protect *p);
+static void fill_column(const Protect *p);
+static void update_rows(const Protect *p);
 static AttrNumber find_column(const Protect *p, bool *notnull);
 static void set_foreign_key(const Protect *p);
 static void add_index(const Protect *p, AttrNumber column);
@@ -85,7 +86,6 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 {
 	Protect		p;
 	char	   *on_denied;
-	char	   *protected;
 	const char *test;
 	int			nestlevel;
 	bool		notnull;
@@ -104,7 +104,6 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 	p.relid = PG_GETARG_OID(0);
 	lock_own_table(p.relid);
 	check_kind(p.relid);
-	nestlevel = sky_ddl_begin();
 	p.table = table_name(p.relid);
 	p.column_name = NameStr(*PG_GETARG_NAME(1));
 	p.column = pstrdup(quote_identifier(p.column_name));
@@ -114,15 +113,17 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 		quote_literal_cstr(DatumGetCString(DirectFunctionCall1(uuid_out,
 															   PG_GETARG_DATUM(5))));
 	p.foreign_key = PG_GETARG_BOOL(6);
+	check_column(&p);
 
-	protected = protected_column(p.relid);
-	if (protected != NULL && strcmp(protected, p.column_name) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table %s is protected by its column \"%s\"",
-						p.table, protected),
-				 errhint("Call scrapersky.unprotect() first.")));
-	prepare_column(&p);
+	/* under the caller's search_path, which the table's triggers may need */
+	SPI_connect();
+	fill_column(&p);
+	SPI_finish();
+
+	nestlevel = sky_ddl_begin();
+	sky_exec("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL,"
+			 " ALTER COLUMN %s SET DEFAULT scrapersky.current_tenant_id()",
+			 p.table, p.column, p.column);
 	set_foreign_key(&p);
 	add_index(&p, find_column(&p, &notnull));
 	set_policies(&p);
@@ -274,35 +275,65 @@ protected_column(Oid relid)
 }
 
 /*
- * See to the tenant column: there, a uuid, filled, NOT NULL, with its default.
- * A column that is added gets its default last: an earlier one would give
- * every old row to the caller's tenant.
+ * Refuse another column than the one that protects the table now.
  */
 static void
-prepare_column(const Protect *p)
+check_column(const Protect *p)
+{
+	char	   *column = protected_column(p->relid);
+
+	if (column != NULL && strcmp(column, p->column_name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s is protected by its column \"%s\"",
+						p->table, column),
+				 errhint("Call scrapersky.unprotect() first.")));
+}
+
+/*
+ * See to it that the column is there and has a tenant in every row.  It gets its
+ * default later: a default now would give all old rows to the caller's tenant.
+ */
+static void
+fill_column(const Protect *p)
 {
 	bool		notnull;
 
 	if (find_column(p, &notnull) == InvalidAttrNumber)
 	{
-		sky_exec("ALTER TABLE %s ADD COLUMN %s uuid", p->table, p->column);
+		sky_exec("ALTER TABLE %s ADD COLUMN %s pg_catalog.uuid", p->table, p->column);
 		notnull = false;
 	}
-	if (!notnull)
-	{
-		if (p->fill != NULL)
-			sky_exec("UPDATE %s SET %s = %s WHERE %s IS NULL",
-					 p->table, p->column, p->fill, p->column);
-		else if (sky_exists(psprintf("SELECT 1 FROM %s WHERE %s IS NULL",
-									 p->table, p->column), InvalidOid, (Datum) 0))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("table %s has rows without a tenant", p->table),
-					 errhint("Say whose they are: protect(..., existing_rows_tenant => <uuid>).")));
-		sky_exec("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", p->table, p->column);
-	}
-	sky_exec("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT scrapersky.current_tenant_id()",
-			 p->table, p->column);
+	if (notnull)
+		return;
+	if (p->fill != NULL)
+		update_rows(p);
+	else if (sky_exists(psprintf("SELECT 1 FROM %s WHERE %s IS NULL",
+								 p->table, p->column), InvalidOid, (Datum) 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s has rows without a tenant", p->table),
+				 errhint("Say whose they are: protect(..., existing_rows_tenant => <uuid>).")));
+}
+
+/*
+ * Give the rows without a tenant to the one that was named.  That runs the
+ * table's triggers, so it runs as the table's owner: a superuser who protects
+ * somebody's table does not lend them more.
+ */
+static void
+update_rows(const Protect *p)
+{
+	Relation	relation = table_open(p->relid, NoLock);
+	Oid			owner = relation->rd_rel->relowner;
+
+	table_close(relation, NoLock);
+	if (owner == GetUserId())
+		sky_exec("UPDATE %s SET %s = %s WHERE %s IS NULL",
+				 p->table, p->column, p->fill, p->column);
+	else
+		sky_exec_as(owner, "UPDATE %s SET %s = %s WHERE %s IS NULL",
+					p->table, p->column, p->fill, p->column);
 }
 
 /*
@@ -345,9 +376,9 @@ set_foreign_key(const Protect *p)
 	if (exists || !p->foreign_key)
 		return;
 
-	sky_exec_as_owner("ALTER TABLE %s ADD CONSTRAINT " FOREIGN_KEY_NAME
-					  " FOREIGN KEY (%s) REFERENCES scrapersky.tenants (id) NOT VALID",
-					  p->table, p->column);
+	sky_exec_as(sky_owner(), "ALTER TABLE %s ADD CONSTRAINT " FOREIGN_KEY_NAME
+				" FOREIGN KEY (%s) REFERENCES scrapersky.tenants (id) NOT VALID",
+				p->table, p->column);
 	/* names may be changed by others at any time: was it our table? */
 	if (!has_foreign_key(p->relid))
 		elog(ERROR, "table %s was renamed meanwhile", p->table);
@@ -467,8 +498,9 @@ revoke_privileges(const Protect *p)
 
 	count = sky_query("SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'"
 					  " ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
-					  " FROM pg_class c, aclexplode(c.relacl) a"
-					  " WHERE c.oid = $1 AND a.grantee <> c.relowner"
+					  " FROM pg_class c JOIN (SELECT oid AS relid, relacl AS acl FROM pg_class"
+					  " UNION ALL SELECT attrelid, attacl FROM pg_attribute) acls ON relid = oid,"
+					  " aclexplode(acl) a WHERE c.oid = $1 AND a.grantee <> c.relowner"
 					  " AND a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')",
 					  OIDOID, ObjectIdGetDatum(p->relid));
 	grantees = SPI_tuptable;

@@ -20,13 +20,15 @@
  * everything is reloaded.)  An entry is good while none of the hashes that it
  * depends on was announced after its load began.
  *
- * A transaction that changed the tables itself sees its own changes and keeps
- * nothing of what it loads.
+ * A transaction that changed the tables itself sees its own changes.  One that
+ * has written anything at all keeps nothing of what it loads: it may have seen
+ * a row of its own whose trigger has not fired yet, and never will.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -38,6 +40,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -142,6 +145,13 @@ static TableQuery setting_query = {
 	1, {TEXTOID}, NULL
 };
 
+/* whatever else happens to these (DROP, ALTER, VACUUM) makes all answers old */
+static const char *const table_names[] = {
+	"settings", "tenants", "users", "memberships", "permissions", "roles",
+	"role_permissions", "user_roles"
+};
+static Oid	tables[lengthof(table_names)];
+
 static MemoryContext cache_context = NULL;
 static HTAB *cache = NULL;
 static uint64 inval_clock = 0;
@@ -157,6 +167,8 @@ static void announce(uint32 key);
 static uint32 uuid_key(const pg_uuid_t *uuid);
 static void announce_row(TriggerData *trigger, HeapTuple row);
 static bool is_fresh(const CacheEntry *entry);
+static bool may_keep(void);
+static void remember_tables(void);
 static void make_question(const SkyWish *wish, StringInfo question);
 static CacheEntry *find_entry(const StringInfoData *question, uint64 hash);
 static void keep_answer(const StringInfoData *question, uint64 hash,
@@ -212,11 +224,12 @@ sky_rbac_resolve(const SkyWish *wish, StringInfo wire, const char **reason)
 		return true;
 	}
 
+	remember_tables();
 	loaded_at = inval_clock;
 	if (!load_answer(wish, &answer, reason))
 		return false;
 	appendBinaryStringInfo(wire, answer.wire.data, answer.wire.len);
-	if (!wrote_tables)
+	if (may_keep())
 		keep_answer(&question, hash, &answer, loaded_at);
 	return true;
 }
@@ -244,6 +257,7 @@ sky_setting(const char *name)
 uint64
 sky_rbac_clock(void)
 {
+	remember_tables();
 	return inval_clock;
 }
 
@@ -253,14 +267,13 @@ sky_rbac_clock(void)
 bool
 sky_settings_unchanged(uint64 since)
 {
-	return !wrote_tables && everything_stamp <= since;
+	return may_keep() && everything_stamp <= since;
 }
 
 PG_FUNCTION_INFO_V1(scrapersky_rbac_changed);
 
 /*
- * Trigger: announce the user or role whose uuid is in the column that
- * the trigger's argument names, of the old row and of the new; without an
+ * Trigger: announce what the old row and the new are about; without an
  * argument, or for TRUNCATE, everything.
  */
 Datum
@@ -317,7 +330,11 @@ scrapersky_role_name_taken(PG_FUNCTION_ARGS)
 static void
 on_invalidation(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == KEY_EVERYTHING)
+	bool		everything = relid == InvalidOid || relid == KEY_EVERYTHING;
+
+	for (int i = 0; i < lengthof(tables); i++)
+		everything |= relid == tables[i];
+	if (everything)
 		everything_stamp = ++inval_clock;
 	else if (relid & KEY_BIT)
 		stamps[relid % STAMPS] = ++inval_clock;
@@ -378,19 +395,29 @@ uuid_key(const pg_uuid_t *uuid)
 }
 
 /*
- * Announce what a row is about.
+ * Announce what a row is about: the uuid in the first column that the trigger
+ * names, or everything if one of its columns is null.
  */
 static void
 announce_row(TriggerData *trigger, HeapTuple row)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	int			column = SPI_fnumber(desc, trigger->tg_trigger->tgargs[0]);
-	bool		isnull = true;
-	Datum		value = (Datum) 0;
+	uint32		key = 0;
 
-	if (column > 0 && TupleDescAttr(desc, column - 1)->atttypid == UUIDOID)
-		value = heap_getattr(row, column, desc, &isnull);
-	announce(isnull ? KEY_EVERYTHING : uuid_key(DatumGetUUIDP(value)));
+	for (int i = 0; i < trigger->tg_trigger->tgnargs; i++)
+	{
+		int			column = SPI_fnumber(desc, trigger->tg_trigger->tgargs[i]);
+		bool		isnull = true;
+		Datum		value = (Datum) 0;
+
+		if (column > 0 && TupleDescAttr(desc, column - 1)->atttypid == UUIDOID)
+			value = heap_getattr(row, column, desc, &isnull);
+		if (isnull)
+			key = KEY_EVERYTHING;
+		else if (i == 0)
+			key = uuid_key(DatumGetUUIDP(value));
+	}
+	announce(key);
 }
 
 /*
@@ -407,6 +434,27 @@ is_fresh(const CacheEntry *entry)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Can this transaction have seen committed rows only?
+ */
+static bool
+may_keep(void)
+{
+	return !wrote_tables && !TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+/*
+ * Note the oids of our tables.
+ */
+static void
+remember_tables(void)
+{
+	Oid			schema = get_namespace_oid(SKY_SCHEMA, false);
+
+	for (int i = 0; i < lengthof(tables); i++)
+		tables[i] = get_relname_relid(table_names[i], schema);
 }
 
 /*
@@ -454,6 +502,7 @@ keep_answer(const StringInfoData *question, uint64 hash,
 {
 	CacheEntry *entry;
 	MemoryContext old;
+	bool		found;
 
 	if (cache != NULL && MemoryContextMemAllocated(cache_context, true) >
 		(Size) sky_rbac_cache_size * 1024)
@@ -477,9 +526,14 @@ keep_answer(const StringInfoData *question, uint64 hash,
 	}
 
 	old = MemoryContextSwitchTo(cache_context);
-	entry = hash_search(cache, &hash, HASH_ENTER, NULL);
-	memset((char *) entry + sizeof(uint64), 0,
-		   sizeof(CacheEntry) - sizeof(uint64));
+	entry = hash_search(cache, &hash, HASH_ENTER, &found);
+	if (found && entry->question != NULL)
+	{
+		pfree(entry->question);
+		pfree(entry->answer);
+		pfree(entry->keys);
+	}
+	entry->question = NULL;
 	entry->answer = pnstrdup(answer->wire.data, answer->wire.len);
 	entry->answer_len = answer->wire.len;
 	entry->keys = palloc(answer->nkeys * sizeof(uint32));

@@ -3,11 +3,15 @@
  *		The module: its settings, and what happens when it is loaded.
  *
  * Every setting with a say in security can be set by the server's
- * configuration or a superuser only.  None holds a secret.
+ * configuration or a superuser only.  None holds a secret.  That holds from the
+ * moment the library is loaded: before, a client can put a placeholder in the
+ * way of the configuration's value, which is then lost.  So nobody is
+ * authenticated unless the server loaded the library itself, at its start.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "scrapersky.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -24,6 +28,7 @@ int			sky_missing_identity = SKY_MISSING_ERROR;
 int			sky_rbac_cache_size = 1024;
 bool		sky_allow_session_identity = false;
 bool		sky_allow_drop = false;
+bool		sky_preloaded = false;
 
 static const struct config_enum_entry environments[] = {
 	{"production", SKY_ENV_PRODUCTION, false},
@@ -51,6 +56,7 @@ static bool check_uuid_setting(char **newval, void **extra, GucSource source);
 void
 _PG_init(void)
 {
+	sky_preloaded = process_shared_preload_libraries_in_progress;
 	sky_libjwt_init();
 	define_token_settings();
 	define_behaviour_settings();

@@ -70,6 +70,7 @@ extern int	sky_missing_identity;
 extern int	sky_rbac_cache_size;
 extern bool sky_allow_session_identity;
 extern bool sky_allow_drop;
+extern bool sky_preloaded;
 
 /*
  * identity.c: who is asking.  A slice points into the same allocation, and
@@ -196,7 +197,7 @@ extern Oid	sky_owner(void);
 extern int	sky_ddl_begin(void);
 extern void sky_ddl_end(int nestlevel);
 extern void sky_exec(const char *format,...) pg_attribute_printf(1, 2);
-extern void sky_exec_as_owner(const char *format,...) pg_attribute_printf(1, 2);
+extern void sky_exec_as(Oid role, const char *format,...) pg_attribute_printf(2, 3);
 extern uint64 sky_query(const char *query, Oid type, Datum value);
 extern bool sky_exists(const char *query, Oid type, Datum value);
 
