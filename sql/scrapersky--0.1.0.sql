@@ -114,8 +114,8 @@ CREATE TABLE scrapersky.roles (
     UNIQUE (tenant_key, id),
     CHECK (NOT builtin OR tenant_id IS NULL)
 );
-CREATE UNIQUE INDEX roles_tenant_key_name ON scrapersky.roles (tenant_key, lower(name));
-CREATE INDEX roles_name ON scrapersky.roles (lower(name));
+CREATE UNIQUE INDEX roles_tenant_key_name ON scrapersky.roles (tenant_key, lower(name COLLATE "C"));
+CREATE INDEX roles_name ON scrapersky.roles (lower(name COLLATE "C"));
 CREATE INDEX roles_tenant_id ON scrapersky.roles (tenant_id);
 COMMENT ON TABLE scrapersky.roles IS 'Roles: of one tenant, or of the system (tenant_id is null), for every tenant.';
 COMMENT ON COLUMN scrapersky.roles.tenant_key IS 'tenant_id, or the nil uuid: for the foreign key of user_roles.';
@@ -389,7 +389,7 @@ CREATE EVENT TRIGGER scrapersky_guard_drop ON ddl_command_start
     WHEN TAG IN ('DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED') EXECUTE FUNCTION scrapersky.guard_drop();
 
 
--- Administration: superusers, or whom they grant it to ------------------------
+-- Administration: superusers only --------------------------------------------
 
 CREATE FUNCTION scrapersky.create_tenant(name text, slug text DEFAULT NULL, id uuid DEFAULT NULL) RETURNS uuid
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -482,7 +482,7 @@ DECLARE
     result scrapersky.roles;
 BEGIN
     SELECT r.* INTO result FROM scrapersky.roles r
-    WHERE lower(r.name) = lower(find_role.role) AND (r.tenant_id IS NULL OR r.tenant_id = find_role.tenant)
+    WHERE lower(r.name COLLATE "C") = lower(find_role.role COLLATE "C") AND (r.tenant_id IS NULL OR r.tenant_id = find_role.tenant)
     ORDER BY r.tenant_id NULLS FIRST LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

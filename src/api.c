@@ -15,7 +15,6 @@
 #include "scrapersky.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/syscache.h"
 
 /* what the signed-in may read, row security permitting */
 static const char *const read_tables =

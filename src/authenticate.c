@@ -12,8 +12,6 @@
 #include <math.h>
 
 #include "access/detoast.h"
-#include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "pgstat.h"
 #include "scrapersky.h"
 #include "tcop/tcopprot.h"
@@ -102,10 +100,6 @@ scrapersky_authenticate(PG_FUNCTION_ARGS)
 	StringInfoData wire;
 	SkyJwt		jwt;
 
-	if (GetDatabaseEncoding() != PG_UTF8)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("scrapersky needs a database in UTF8")));
 	if (!is_local && !sky_allow_session_identity)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

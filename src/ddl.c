@@ -77,9 +77,9 @@ sky_exec(const char *format,...)
 }
 
 /*
- * Run a statement as another role, which can do nothing lasting with it, as
- * CREATE INDEX and VACUUM do it: whatever code the statement may meet must not
- * get the caller's rights.
+ * Run a statement as another role, as CREATE INDEX and VACUUM do it: whatever
+ * code the statement meets gets nothing of the caller's, and the settings that
+ * it leaves behind are undone.
  */
 void
 sky_exec_as(Oid role, const char *format,...)
@@ -87,6 +87,7 @@ sky_exec_as(Oid role, const char *format,...)
 	va_list		args;
 	Oid			user;
 	int			context;
+	int			nestlevel = NewGUCNestLevel();
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(role, context | SECURITY_LOCAL_USERID_CHANGE |
@@ -95,6 +96,7 @@ sky_exec_as(Oid role, const char *format,...)
 	exec_text(format, args);
 	va_end(args);
 	SetUserIdAndSecContext(user, context);
+	AtEOXact_GUC(false, nestlevel);
 }
 
 /*

@@ -19,7 +19,6 @@
 
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
@@ -31,7 +30,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
-#include "nodes/parsenodes.h"
 #include "rewrite/rowsecurity.h"
 #include "scrapersky.h"
 #include "utils/builtins.h"
@@ -72,7 +70,7 @@ static void on_invalidation(Datum arg, Oid relid);
 static const Protection *find_protection(Oid relid);
 static const Protection *keep_protection(Oid relid, const Protection *found);
 static void read_protection(Relation relation, Protection *protection);
-static bool find_column(Node *node, void *column);
+static bool floor_column(Node *node, void *column);
 static bool find_permission(Node *node, void *protection);
 static bool is_ours(Oid classid, Oid objectid);
 
@@ -367,7 +365,7 @@ read_protection(Relation relation, Protection *protection)
 		Protection	found = {0};
 
 		if (strcmp(policy->policy_name, "scrapersky_floor") == 0)
-			find_column((Node *) policy->qual, &protection->tenant_column);
+			floor_column((Node *) policy->qual, &protection->tenant_column);
 		else if (strcmp(policy->policy_name, "scrapersky_select") == 0)
 		{
 			find_permission((Node *) policy->qual, &found);
@@ -387,7 +385,7 @@ read_protection(Relation relation, Protection *protection)
  * Tree walker: the column that the floor compares.
  */
 static bool
-find_column(Node *node, void *column)
+floor_column(Node *node, void *column)
 {
 	if (node == NULL)
 		return false;
@@ -396,7 +394,7 @@ find_column(Node *node, void *column)
 		*(AttrNumber *) column = ((Var *) node)->varattno;
 		return true;
 	}
-	return expression_tree_walker(node, find_column, column);
+	return expression_tree_walker(node, floor_column, column);
 }
 
 /*

@@ -15,10 +15,8 @@
 #include "miscadmin.h"
 #include "scrapersky.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/rls.h"
 
 #define MAX_HEADERS		65536	/* bytes of request.headers */
 

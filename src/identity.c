@@ -23,11 +23,8 @@
 #include "postgres.h"
 
 #include "access/parallel.h"
-#include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "scrapersky.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/portal.h"
 

@@ -18,7 +18,6 @@
 
 #include "mb/pg_wchar.h"
 #include "scrapersky.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 static bool split_token(const char *token, int len, SkySlice segment[3]);

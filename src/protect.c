@@ -4,8 +4,8 @@
  *
  * Trust: the caller owns the table (checked first, and again under the lock)
  * and everything runs with the caller's rights; what runs code of the table's
- * owner runs as that owner.  One statement is the exception: ADD FOREIGN KEY to our table of tenants, which the caller may not reference
- * (whoever can make references can probe for tenants); it runs as the
+ * owner runs as that owner.  One statement is the exception: ADD FOREIGN KEY
+ * to our table of tenants, which the caller may not reference; it runs as the
  * extension's owner, NOT VALID, hence without looking at a row.
  *
  * Locking: the table is locked in ACCESS EXCLUSIVE mode to the end of the
@@ -16,12 +16,10 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
-#include "catalog/pg_class.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -65,7 +63,7 @@ static char *protected_column(Oid relid);
 static void check_column(const Protect *p);
 static void fill_column(const Protect *p);
 static void update_rows(const Protect *p);
-static AttrNumber find_column(const Protect *p, bool *notnull);
+static AttrNumber tenant_column(const Protect *p, bool *notnull);
 static void set_foreign_key(const Protect *p);
 static void add_index(const Protect *p, AttrNumber column);
 static void set_policies(const Protect *p);
@@ -88,6 +86,7 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 	char	   *on_denied;
 	const char *test;
 	int			nestlevel;
+	AttrNumber	column;
 	bool		notnull;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(4) || PG_ARGISNULL(6))
@@ -120,12 +119,19 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 	fill_column(&p);
 	SPI_finish();
 
+	/* the table's triggers may have changed the table */
+	check_kind(p.relid);
+	p.table = table_name(p.relid);
+	column = tenant_column(&p, &notnull);
+	if (column == InvalidAttrNumber)
+		elog(ERROR, "column %s of table %s was dropped meanwhile", p.column, p.table);
+
 	nestlevel = sky_ddl_begin();
 	sky_exec("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL,"
 			 " ALTER COLUMN %s SET DEFAULT scrapersky.current_tenant_id()",
 			 p.table, p.column, p.column);
 	set_foreign_key(&p);
-	add_index(&p, find_column(&p, &notnull));
+	add_index(&p, column);
 	set_policies(&p);
 	revoke_privileges(&p);
 	sky_ddl_end(nestlevel);
@@ -299,7 +305,7 @@ fill_column(const Protect *p)
 {
 	bool		notnull;
 
-	if (find_column(p, &notnull) == InvalidAttrNumber)
+	if (tenant_column(p, &notnull) == InvalidAttrNumber)
 	{
 		sky_exec("ALTER TABLE %s ADD COLUMN %s pg_catalog.uuid", p->table, p->column);
 		notnull = false;
@@ -341,7 +347,7 @@ update_rows(const Protect *p)
  * hold tenants.
  */
 static AttrNumber
-find_column(const Protect *p, bool *notnull)
+tenant_column(const Protect *p, bool *notnull)
 {
 	HeapTuple	tuple = SearchSysCacheAttName(p->relid, p->column_name);
 	Form_pg_attribute attribute;
@@ -400,7 +406,7 @@ add_index(const Protect *p, AttrNumber column)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 
-		if (index->rd_index->indisvalid &&
+		if (index->rd_index->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
 			index->rd_index->indkey.values[0] == column &&
 			RelationGetIndexPredicate(index) == NIL)
 			found = true;

@@ -34,7 +34,6 @@
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "scrapersky.h"
 #include "utils/builtins.h"
@@ -109,7 +108,8 @@ static TableQuery tenant_query = {
 	" AND (ur.tenant_id IS NULL OR ur.tenant_id OPERATOR(pg_catalog.=) $2)" \
 	" AND (r.tenant_id IS NULL OR NOT EXISTS (SELECT 1" \
 	" FROM scrapersky.roles s WHERE s.tenant_id IS NULL" \
-	" AND pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(r.name)))" \
+	" AND pg_catalog.lower(s.name COLLATE pg_catalog.\"C\") OPERATOR(pg_catalog.=)" \
+	" pg_catalog.lower(r.name COLLATE pg_catalog.\"C\")))" \
 	" ORDER BY 1"
 
 static TableQuery roles_query = {
@@ -134,7 +134,8 @@ static TableQuery permissions_query = {
 
 static TableQuery role_name_query = {
 	"SELECT 1 FROM scrapersky.roles"
-	" WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) pg_catalog.lower($1)"
+	" WHERE pg_catalog.lower(name COLLATE pg_catalog.\"C\") OPERATOR(pg_catalog.=)"
+	" pg_catalog.lower($1 COLLATE pg_catalog.\"C\")"
 	" AND (tenant_id IS NOT NULL) OPERATOR(pg_catalog.=) $2",
 	2, {TEXTOID, BOOLOID}, NULL
 };
@@ -171,8 +172,8 @@ static bool may_keep(void);
 static void remember_tables(void);
 static void make_question(const SkyWish *wish, StringInfo question);
 static CacheEntry *find_entry(const StringInfoData *question, uint64 hash);
-static void keep_answer(const StringInfoData *question, uint64 hash,
-						const Answer *answer, uint64 loaded_at);
+static void keep_in_cache(const StringInfoData *question, uint64 hash,
+						  const Answer *answer, uint64 loaded_at);
 static bool load_answer(const SkyWish *wish, Answer *answer,
 						const char **reason);
 static bool load_user(const SkyWish *wish, Answer *answer, pg_uuid_t *user,
@@ -230,7 +231,7 @@ sky_rbac_resolve(const SkyWish *wish, StringInfo wire, const char **reason)
 		return false;
 	appendBinaryStringInfo(wire, answer.wire.data, answer.wire.len);
 	if (may_keep())
-		keep_answer(&question, hash, &answer, loaded_at);
+		keep_in_cache(&question, hash, &answer, loaded_at);
 	return true;
 }
 
@@ -497,8 +498,8 @@ find_entry(const StringInfoData *question, uint64 hash)
  * Keep an answer.  A full cache is emptied first.
  */
 static void
-keep_answer(const StringInfoData *question, uint64 hash,
-			const Answer *answer, uint64 loaded_at)
+keep_in_cache(const StringInfoData *question, uint64 hash,
+			  const Answer *answer, uint64 loaded_at)
 {
 	CacheEntry *entry;
 	MemoryContext old;

@@ -14,8 +14,6 @@
 #include <jwt.h>
 #include <openssl/err.h>
 
-#include "access/xact.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "scrapersky.h"
 #include "utils/builtins.h"
