@@ -172,8 +172,10 @@ FROM unnest(ARRAY['domains', 'sitemaps', 'pages', 'contacts']) AS subject,
 
 -- Two tenants, five users ----------------------------------------------------
 
-SELECT scrapersky.create_tenant('Acme', 'acme', 'aaaaaaaa-0000-4000-8000-000000000001');
-SELECT scrapersky.create_tenant('Globex', 'globex', 'bbbbbbbb-0000-4000-8000-000000000002');
+\set acme aaaaaaaa-0000-4000-8000-000000000001
+\set globex bbbbbbbb-0000-4000-8000-000000000002
+SELECT scrapersky.create_tenant('Acme', 'acme', :'acme');
+SELECT scrapersky.create_tenant('Globex', 'globex', :'globex');
 
 -- The subject is what a token's "sub" says.
 SELECT scrapersky.create_user(subject, email, '', id::uuid)
@@ -184,65 +186,76 @@ FROM (VALUES ('alice@acme', 'alice@acme.example', 'a11ce000-0000-4000-8000-00000
              ('erin', 'erin@freelance.example', 'e4140000-0000-4000-8000-000000000005')) AS u (subject, email, id);
 
 -- A role of Globex's own, which Acme neither sees nor can assign.
-SELECT scrapersky.create_role('EDITOR', 'bbbbbbbb-0000-4000-8000-000000000002', 'Keeps the pages and contacts up to date');
-SELECT scrapersky.grant_permission('EDITOR', permission, 'bbbbbbbb-0000-4000-8000-000000000002')
+SELECT scrapersky.create_role('EDITOR', :'globex', 'Keeps the pages and contacts up to date');
+SELECT scrapersky.grant_permission('EDITOR', permission, :'globex')
 FROM unnest(ARRAY['domains:read', 'sitemaps:read', 'pages:read', 'pages:write', 'contacts:read', 'contacts:write']) AS permission;
 
 -- Erin works for both, with different roles.
 SELECT scrapersky.add_member(tenant, usr), scrapersky.assign_role(usr, role, tenant)
-FROM (VALUES ('a11ce000-0000-4000-8000-000000000001'::uuid, 'ADMIN', 'aaaaaaaa-0000-4000-8000-000000000001'::uuid),
-             ('b0b00000-0000-4000-8000-000000000002', 'USER', 'aaaaaaaa-0000-4000-8000-000000000001'),
-             ('ca401000-0000-4000-8000-000000000003', 'SUPER_ADMIN', 'bbbbbbbb-0000-4000-8000-000000000002'),
-             ('da7e0000-0000-4000-8000-000000000004', 'USER', 'bbbbbbbb-0000-4000-8000-000000000002'),
-             ('e4140000-0000-4000-8000-000000000005', 'USER', 'aaaaaaaa-0000-4000-8000-000000000001'),
-             ('e4140000-0000-4000-8000-000000000005', 'EDITOR', 'bbbbbbbb-0000-4000-8000-000000000002')) AS m (usr, role, tenant);
+FROM (VALUES ('a11ce000-0000-4000-8000-000000000001'::uuid, 'ADMIN', :'acme'::uuid),
+             ('b0b00000-0000-4000-8000-000000000002', 'USER', :'acme'),
+             ('ca401000-0000-4000-8000-000000000003', 'SUPER_ADMIN', :'globex'),
+             ('da7e0000-0000-4000-8000-000000000004', 'USER', :'globex'),
+             ('e4140000-0000-4000-8000-000000000005', 'USER', :'acme'),
+             ('e4140000-0000-4000-8000-000000000005', 'EDITOR', :'globex')) AS m (usr, role, tenant);
 
 
 -- Rows -----------------------------------------------------------------------
 
 -- A superuser has no identity and passes row security: tenant_id is spelled out here. Requests never do that.
--- Identifiers can be read: d, 5 (sitemap), 9 (page); a for Acme, b for Globex; a number.
+-- Identifiers can be read: d (domain), 5 (sitemap) or 9 (page), and at the end a (Acme) or b (Globex) and a number.
 
 INSERT INTO api.domains (id, tenant_id, domain, title, status, last_scan_at) VALUES
-    ('d0000000-0000-4000-8000-00000000a001', 'aaaaaaaa-0000-4000-8000-000000000001', 'acme.example', 'Acme Corporation', 'active', '2025-03-03 06:00+00'),
-    ('d0000000-0000-4000-8000-00000000a002', 'aaaaaaaa-0000-4000-8000-000000000001', 'anvils.example', 'Anvils & Sons', 'active', '2025-03-03 06:10+00'),
-    ('d0000000-0000-4000-8000-00000000a003', 'aaaaaaaa-0000-4000-8000-000000000001', 'rockets.example', NULL, 'new', NULL),
-    ('d0000000-0000-4000-8000-00000000b001', 'bbbbbbbb-0000-4000-8000-000000000002', 'globex.example', 'Globex', 'active', '2025-03-02 22:30+00'),
-    ('d0000000-0000-4000-8000-00000000b002', 'bbbbbbbb-0000-4000-8000-000000000002', 'hammock-district.example', 'The Hammock District', 'paused', '2025-02-11 04:00+00'),
+    ('d0000000-0000-4000-8000-00000000a001', :'acme', 'acme.example', 'Acme Corporation', 'active', '2025-03-03 06:00+00'),
+    ('d0000000-0000-4000-8000-00000000a002', :'acme', 'anvils.example', 'Anvils & Sons', 'active', '2025-03-03 06:10+00'),
+    ('d0000000-0000-4000-8000-00000000a003', :'acme', 'rockets.example', NULL, 'new', NULL),
+    ('d0000000-0000-4000-8000-00000000b001', :'globex', 'globex.example', 'Globex', 'active', '2025-03-02 22:30+00'),
+    ('d0000000-0000-4000-8000-00000000b002', :'globex', 'hammock-district.example', 'The Hammock District', 'paused', '2025-02-11 04:00+00'),
     -- both tenants watch this one, and neither can tell
-    ('d0000000-0000-4000-8000-00000000b003', 'bbbbbbbb-0000-4000-8000-000000000002', 'anvils.example', 'Anvils & Sons', 'active', '2025-03-02 22:45+00');
+    ('d0000000-0000-4000-8000-00000000b003', :'globex', 'anvils.example', 'Anvils & Sons', 'active', '2025-03-02 22:45+00');
 
-INSERT INTO api.sitemaps (id, tenant_id, domain_id, url, kind, url_count, fetched_at) VALUES
-    ('50000000-0000-4000-8000-00000000a001', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', 'https://acme.example/sitemap.xml', 'index', 2, '2025-03-03 06:00+00'),
-    ('50000000-0000-4000-8000-00000000a002', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', 'https://acme.example/sitemap-pages.xml', 'pages', 5, '2025-03-03 06:00+00'),
-    ('50000000-0000-4000-8000-00000000a003', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a002', 'https://anvils.example/sitemap.xml', 'pages', 3, '2025-03-03 06:10+00'),
-    ('50000000-0000-4000-8000-00000000b001', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b001', 'https://globex.example/sitemap.xml', 'pages', 4, '2025-03-02 22:30+00'),
-    ('50000000-0000-4000-8000-00000000b002', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b002', 'https://hammock-district.example/news.xml', 'news', 2, '2025-02-11 04:00+00');
+INSERT INTO api.sitemaps (id, tenant_id, domain_id, url, kind, url_count, fetched_at)
+SELECT ('50000000-0000-4000-8000-00000000' || sitemap)::uuid,
+       CASE left(sitemap, 1) WHEN 'a' THEN :'acme'::uuid ELSE :'globex' END,
+       ('d0000000-0000-4000-8000-00000000' || domain)::uuid, url, kind, url_count, fetched_at::timestamptz
+FROM (VALUES
+    ('a001', 'a001', 'https://acme.example/sitemap.xml', 'index', 2, '2025-03-03 06:00+00'),
+    ('a002', 'a001', 'https://acme.example/sitemap-pages.xml', 'pages', 5, '2025-03-03 06:00+00'),
+    ('a003', 'a002', 'https://anvils.example/sitemap.xml', 'pages', 3, '2025-03-03 06:10+00'),
+    ('b001', 'b001', 'https://globex.example/sitemap.xml', 'pages', 4, '2025-03-02 22:30+00'),
+    ('b002', 'b002', 'https://hammock-district.example/news.xml', 'news', 2, '2025-02-11 04:00+00')
+) AS s (sitemap, domain, url, kind, url_count, fetched_at);
 
-INSERT INTO api.pages (id, tenant_id, domain_id, sitemap_id, url, title, status, http_status, word_count, fetched_at) VALUES
-    ('90000000-0000-4000-8000-00000000a001', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', '50000000-0000-4000-8000-00000000a002', 'https://acme.example/', 'Acme Corporation: everything for the chase', 'fetched', 200, 412, '2025-03-03 06:01+00'),
-    ('90000000-0000-4000-8000-00000000a002', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', '50000000-0000-4000-8000-00000000a002', 'https://acme.example/about', 'About us', 'fetched', 200, 655, '2025-03-03 06:01+00'),
-    ('90000000-0000-4000-8000-00000000a003', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', '50000000-0000-4000-8000-00000000a002', 'https://acme.example/team', 'Our team', 'fetched', 200, 288, '2025-03-03 06:02+00'),
-    ('90000000-0000-4000-8000-00000000a004', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', '50000000-0000-4000-8000-00000000a002', 'https://acme.example/products/rocket-skates', 'Rocket skates', 'fetched', 200, 931, '2025-03-03 06:02+00'),
-    ('90000000-0000-4000-8000-00000000a005', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a001', '50000000-0000-4000-8000-00000000a002', 'https://acme.example/products/giant-magnet', NULL, 'failed', 404, NULL, '2025-03-03 06:02+00'),
-    ('90000000-0000-4000-8000-00000000a006', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a002', '50000000-0000-4000-8000-00000000a003', 'https://anvils.example/', 'Anvils & Sons, since 1887', 'fetched', 200, 190, '2025-03-03 06:11+00'),
-    ('90000000-0000-4000-8000-00000000a007', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a002', '50000000-0000-4000-8000-00000000a003', 'https://anvils.example/contact', 'Contact', 'fetched', 200, 74, '2025-03-03 06:11+00'),
-    ('90000000-0000-4000-8000-00000000a008', 'aaaaaaaa-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-00000000a003', NULL, 'https://rockets.example/', NULL, 'queued', NULL, NULL, NULL),
-    ('90000000-0000-4000-8000-00000000b001', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b001', '50000000-0000-4000-8000-00000000b001', 'https://globex.example/', 'Globex', 'fetched', 200, 350, '2025-03-02 22:31+00'),
-    ('90000000-0000-4000-8000-00000000b002', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b001', '50000000-0000-4000-8000-00000000b001', 'https://globex.example/people', 'The people of Globex', 'fetched', 200, 502, '2025-03-02 22:31+00'),
-    ('90000000-0000-4000-8000-00000000b003', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b001', '50000000-0000-4000-8000-00000000b001', 'https://globex.example/investors', 'Investors', 'failed', 503, NULL, '2025-03-02 22:32+00'),
-    ('90000000-0000-4000-8000-00000000b004', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b002', '50000000-0000-4000-8000-00000000b002', 'https://hammock-district.example/2025/new-stores', 'Three new stores on Third Street', 'fetched', 200, 268, '2025-02-11 04:01+00'),
-    ('90000000-0000-4000-8000-00000000b005', 'bbbbbbbb-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-00000000b003', NULL, 'https://anvils.example/contact', 'Contact', 'fetched', 200, 74, '2025-03-02 22:46+00');
+INSERT INTO api.pages (id, tenant_id, domain_id, sitemap_id, url, title, status, http_status, word_count, fetched_at)
+SELECT ('90000000-0000-4000-8000-00000000' || page)::uuid,
+       CASE left(page, 1) WHEN 'a' THEN :'acme'::uuid ELSE :'globex' END,
+       ('d0000000-0000-4000-8000-00000000' || domain)::uuid, ('50000000-0000-4000-8000-00000000' || sitemap)::uuid,
+       url, title, status, http_status, word_count, fetched_at::timestamptz
+FROM (VALUES
+    ('a001', 'a001', 'a002', 'https://acme.example/', 'Acme Corporation: everything for the chase', 'fetched', 200, 412, '2025-03-03 06:01+00'),
+    ('a002', 'a001', 'a002', 'https://acme.example/about', 'About us', 'fetched', 200, 655, '2025-03-03 06:01+00'),
+    ('a003', 'a001', 'a002', 'https://acme.example/team', 'Our team', 'fetched', 200, 288, '2025-03-03 06:02+00'),
+    ('a004', 'a001', 'a002', 'https://acme.example/products/rocket-skates', 'Rocket skates', 'fetched', 200, 931, '2025-03-03 06:02+00'),
+    ('a005', 'a001', 'a002', 'https://acme.example/products/giant-magnet', NULL, 'failed', 404, NULL, '2025-03-03 06:02+00'),
+    ('a006', 'a002', 'a003', 'https://anvils.example/', 'Anvils & Sons, since 1887', 'fetched', 200, 190, '2025-03-03 06:11+00'),
+    ('a007', 'a002', 'a003', 'https://anvils.example/contact', 'Contact', 'fetched', 200, 74, '2025-03-03 06:11+00'),
+    ('a008', 'a003', NULL, 'https://rockets.example/', NULL, 'queued', NULL, NULL, NULL),
+    ('b001', 'b001', 'b001', 'https://globex.example/', 'Globex', 'fetched', 200, 350, '2025-03-02 22:31+00'),
+    ('b002', 'b001', 'b001', 'https://globex.example/people', 'The people of Globex', 'fetched', 200, 502, '2025-03-02 22:31+00'),
+    ('b003', 'b001', 'b001', 'https://globex.example/investors', 'Investors', 'failed', 503, NULL, '2025-03-02 22:32+00'),
+    ('b004', 'b002', 'b002', 'https://hammock-district.example/2025/new-stores', 'Three new stores on Third Street', 'fetched', 200, 268, '2025-02-11 04:01+00'),
+    ('b005', 'b003', NULL, 'https://anvils.example/contact', 'Contact', 'fetched', 200, 74, '2025-03-02 22:46+00')
+) AS p (page, domain, sitemap, url, title, status, http_status, word_count, fetched_at);
 
 INSERT INTO api.contacts (tenant_id, page_id, name, job_title, email, phone, confidence) VALUES
-    ('aaaaaaaa-0000-4000-8000-000000000001', '90000000-0000-4000-8000-00000000a003', 'Wilma Coyote', 'Head of testing', 'w.coyote@acme.example', '+1 555 0101', 1),
-    ('aaaaaaaa-0000-4000-8000-000000000001', '90000000-0000-4000-8000-00000000a003', 'Rhoda Runner', 'Logistics', 'r.runner@acme.example', '+1 555 0102', 0.95),
-    ('aaaaaaaa-0000-4000-8000-000000000001', '90000000-0000-4000-8000-00000000a002', 'Chuck Jones', 'Founder', NULL, NULL, 0.6),
-    ('aaaaaaaa-0000-4000-8000-000000000001', '90000000-0000-4000-8000-00000000a007', 'Ann Villiers', 'Sales', 'ann@anvils.example', '+44 20 7946 0018', 0.9),
-    ('aaaaaaaa-0000-4000-8000-000000000001', '90000000-0000-4000-8000-00000000a007', 'Reception', NULL, 'hello@anvils.example', '+44 20 7946 0010', 0.4),
-    ('bbbbbbbb-0000-4000-8000-000000000002', '90000000-0000-4000-8000-00000000b002', 'Hank Scorpio', 'President', 'hank@globex.example', '+1 555 0199', 1),
-    ('bbbbbbbb-0000-4000-8000-000000000002', '90000000-0000-4000-8000-00000000b002', 'Homer Simpson', 'Nuclear division', 'homer@globex.example', NULL, 0.8),
-    ('bbbbbbbb-0000-4000-8000-000000000002', '90000000-0000-4000-8000-00000000b004', 'Gus Hammock', 'Shopkeeper', 'gus@hammock-district.example', '+1 555 0133', 0.7),
-    ('bbbbbbbb-0000-4000-8000-000000000002', '90000000-0000-4000-8000-00000000b005', 'Ann Villiers', 'Sales', 'ann@anvils.example', '+44 20 7946 0018', 0.9);
+    (:'acme', '90000000-0000-4000-8000-00000000a003', 'Wilma Coyote', 'Head of testing', 'w.coyote@acme.example', '+1 555 0101', 1),
+    (:'acme', '90000000-0000-4000-8000-00000000a003', 'Rhoda Runner', 'Logistics', 'r.runner@acme.example', '+1 555 0102', 0.95),
+    (:'acme', '90000000-0000-4000-8000-00000000a002', 'Carl Jonas', 'Founder', NULL, NULL, 0.6),
+    (:'acme', '90000000-0000-4000-8000-00000000a007', 'Ann Villiers', 'Sales', 'ann@anvils.example', '+44 20 7946 0018', 0.9),
+    (:'acme', '90000000-0000-4000-8000-00000000a007', 'Reception', NULL, 'hello@anvils.example', '+44 20 7946 0010', 0.4),
+    (:'globex', '90000000-0000-4000-8000-00000000b002', 'Hannah Stone', 'President', 'hannah@globex.example', '+1 555 0199', 1),
+    (:'globex', '90000000-0000-4000-8000-00000000b002', 'Omar Reyes', 'Power division', 'omar@globex.example', NULL, 0.8),
+    (:'globex', '90000000-0000-4000-8000-00000000b004', 'Gus Hammock', 'Shopkeeper', 'gus@hammock-district.example', '+1 555 0133', 0.7),
+    (:'globex', '90000000-0000-4000-8000-00000000b005', 'Ann Villiers', 'Sales', 'ann@anvils.example', '+44 20 7946 0018', 0.9);
 
 COMMIT;

@@ -609,7 +609,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_refresh_grants';
 REVOKE ALL ON FUNCTION scrapersky.refresh_grants() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.refresh_grants() IS
-'Grants again what setup_api() granted: call it after ALTER EXTENSION UPDATE and after a restore. Superusers only. Errors: 42501, 42704 if the roles are missing.';
+'Grants again what setup_api() granted, and sees to the triggers: call it after ALTER EXTENSION UPDATE and after a restore. Superusers only. Errors: 42501, 42704 if the roles are missing.';
 
 
 -- Who may see which row of our own tables ------------------------------------

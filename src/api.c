@@ -5,12 +5,14 @@
  * Roles belong to the cluster, so no script makes them: setup_api() does, once
  * per database, and keeps their names in scrapersky.settings, which is dumped.
  * Grants on the extension's objects are not dumped and are lost when a version
- * replaces an object: refresh_grants() repeats them.
+ * replaces an object: refresh_grants() repeats them, and mends what a restore
+ * may have done to our triggers.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "scrapersky.h"
 #include "utils/acl.h"
@@ -26,6 +28,7 @@ static void make_role(const char *name, const char *options);
 static void store_setting(const char *name, const char *value);
 static const char *role_setting(const char *name);
 static void grant_all(void);
+static void enable_triggers(void);
 
 PG_FUNCTION_INFO_V1(scrapersky_setup_api);
 
@@ -90,6 +93,7 @@ scrapersky_refresh_grants(PG_FUNCTION_ARGS)
 	require_superuser();
 	nestlevel = sky_ddl_begin();
 	grant_all();
+	enable_triggers();
 	sky_ddl_end(nestlevel);
 	PG_RETURN_VOID();
 }
@@ -182,4 +186,23 @@ grant_all(void)
 	sky_exec("GRANT SELECT ON ALL TABLES IN SCHEMA scrapersky_api TO %s",
 			 authenticated);
 	sky_exec("GRANT SELECT ON %s TO %s", read_tables, authenticated);
+}
+
+/*
+ * Our triggers fire ALWAYS: pg_restore --disable-triggers forgets it.
+ */
+static void
+enable_triggers(void)
+{
+	uint64		count = sky_query("SELECT tgrelid::regclass, quote_ident(tgname)"
+								  " FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid"
+								  " WHERE relnamespace = 'scrapersky'::regnamespace"
+								  " AND NOT tgisinternal AND tgenabled <> 'A'",
+								  InvalidOid, (Datum) 0);
+	SPITupleTable *found = SPI_tuptable;
+
+	for (uint64 i = 0; i < count; i++)
+		sky_exec("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+				 SPI_getvalue(found->vals[i], found->tupdesc, 1),
+				 SPI_getvalue(found->vals[i], found->tupdesc, 2));
 }
