@@ -38,8 +38,8 @@ sky_owner(void)
 }
 
 /*
- * Get ready to run statements: connects to SPI and pins search_path.  An error
- * undoes both.
+ * Get ready to run statements: connects to SPI, pins search_path, and hides
+ * the notices of what is there already.  An error undoes all of it.
  */
 int
 sky_ddl_begin(void)
@@ -49,6 +49,10 @@ sky_ddl_begin(void)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+	if (client_min_messages < WARNING)
+		(void) set_config_option("client_min_messages", "warning",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 	return nestlevel;
 }
