@@ -94,7 +94,7 @@ sky_identity_required(void)
 void
 sky_identity_set(const char *wire, bool is_local)
 {
-	if (changes_identity(wire) && !ThereAreNoReadyPortals())
+	if (!ThereAreNoReadyPortals() && changes_identity(wire))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot change the identity while cursors are open"),
