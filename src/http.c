@@ -206,16 +206,18 @@ anon_role(void)
 {
 	static char kept[NAMEDATALEN];
 	static uint64 since;
-	uint64		clock = sky_rbac_clock();
+	uint64		clock;
 	char	   *name;
 
 	if (kept[0] != '\0' && sky_settings_unchanged(since))
 		return kept;
 	kept[0] = '\0';
+	clock = sky_rbac_clock();
 	name = sky_setting("anon");
-	if (name == NULL)
-		return NULL;
-	strlcpy(kept, name, NAMEDATALEN);
-	since = clock;
-	return kept;
+	if (name != NULL && sky_settings_unchanged(clock))
+	{
+		strlcpy(kept, name, NAMEDATALEN);
+		since = clock;
+	}
+	return name;
 }
