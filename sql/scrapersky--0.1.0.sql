@@ -359,7 +359,7 @@ CREATE FUNCTION scrapersky.unprotect(relation regclass) RETURNS void
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000
 AS 'MODULE_PATHNAME', 'scrapersky_unprotect';
 COMMENT ON FUNCTION scrapersky.unprotect(regclass) IS
-'Takes back what protect() did; the column, its contents and its index stay. Row security stays on if there are policies of others. For the table''s owner. Errors: 42501, 55000 if it is not protected.';
+'Takes back what protect() did; the column, its contents, its index and its foreign key stay. Row security stays on if there are policies of others. For the table''s owner. Errors: 42501, 55000 if it is not protected.';
 
 CREATE FUNCTION scrapersky.protection(relation regclass,
     OUT tenant_column name, OUT read_permission text, OUT write_permission text, OUT on_denied text)

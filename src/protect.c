@@ -142,8 +142,9 @@ PG_FUNCTION_INFO_V1(scrapersky_unprotect);
 
 /*
  * unprotect(relation): take back what protect() did, except that the column,
- * its contents, NOT NULL and the index stay.  Row security stays on if there
- * are policies of others.
+ * its contents, NOT NULL, the index and the foreign key stay: to drop a foreign
+ * key the server locks the table it refers to, and with it every sign-in.  Row
+ * security stays on if there are policies of others.
  */
 Datum
 scrapersky_unprotect(PG_FUNCTION_ARGS)
@@ -166,8 +167,6 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 	drop_policies(relid, table);
 	if (has_trigger(relid))
 		sky_exec("DROP TRIGGER " TRIGGER_NAME " ON %s", table);
-	if (has_foreign_key(relid))
-		sky_exec("ALTER TABLE %s DROP CONSTRAINT " FOREIGN_KEY_NAME, table);
 	if (!sky_exists("SELECT 1 FROM pg_policy WHERE polrelid = $1", OIDOID,
 					ObjectIdGetDatum(relid)))
 		sky_exec("ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
