@@ -147,18 +147,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON domains, sitemaps, pages, contacts TO au
 GRANT SELECT ON domain_overview TO authenticated;
 
 
--- Protection -----------------------------------------------------------------
-
--- The owner says it once for each table: tenant_id decides, and these permissions are needed.
-SELECT scrapersky.protect('domains', read_permission => 'domains:read', write_permission => 'domains:write');
-SELECT scrapersky.protect('sitemaps', read_permission => 'sitemaps:read', write_permission => 'sitemaps:write');
-SELECT scrapersky.protect('pages', read_permission => 'pages:read', write_permission => 'pages:write');
-SELECT scrapersky.protect('contacts', read_permission => 'contacts:read', write_permission => 'contacts:write');
+-- Permissions ----------------------------------------------------------------
 
 RESET ROLE;
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- What the system roles may do with it: everybody reads, administrators write too.
+-- What the system roles may do: everybody reads, administrators write too.
 SELECT scrapersky.create_permission(name, description)
 FROM (VALUES ('domains:read', 'See domains'), ('domains:write', 'Add, change and remove domains'),
              ('sitemaps:read', 'See sitemaps'), ('sitemaps:write', 'Add, change and remove sitemaps'),
@@ -169,6 +163,20 @@ FROM unnest(ARRAY['domains', 'sitemaps', 'pages', 'contacts']) AS subject,
      (VALUES ('USER', 'read'), ('ADMIN', 'read'), ('ADMIN', 'write'), ('SUPER_ADMIN', 'read'), ('SUPER_ADMIN', 'write'),
              ('GLOBAL_ADMIN', 'read'), ('GLOBAL_ADMIN', 'write')) AS g (role, action);
 
+
+-- Protection -----------------------------------------------------------------
+
+SET LOCAL ROLE app_owner;
+SET LOCAL search_path = api, pg_temp;
+
+-- The owner says it once for each table: tenant_id decides, and these permissions are needed.
+SELECT scrapersky.protect('domains', read_permission => 'domains:read', write_permission => 'domains:write');
+SELECT scrapersky.protect('sitemaps', read_permission => 'sitemaps:read', write_permission => 'sitemaps:write');
+SELECT scrapersky.protect('pages', read_permission => 'pages:read', write_permission => 'pages:write');
+SELECT scrapersky.protect('contacts', read_permission => 'contacts:read', write_permission => 'contacts:write');
+
+RESET ROLE;
+SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- Two tenants, five users ----------------------------------------------------
 

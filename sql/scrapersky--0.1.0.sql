@@ -8,7 +8,6 @@ CREATE SCHEMA scrapersky_api;
 COMMENT ON SCHEMA scrapersky IS 'scrapersky: tenants, identity, permissions; not to be exposed over HTTP';
 COMMENT ON SCHEMA scrapersky_api IS
 'Who am I, and who and what is in my tenant: the read-only side of roles and permissions.';
-GRANT USAGE ON SCHEMA scrapersky TO PUBLIC;
 
 CREATE FUNCTION scrapersky.library_version() RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1
@@ -42,7 +41,8 @@ $$;
 
 CREATE TABLE scrapersky.settings (
     name text PRIMARY KEY,
-    value text NOT NULL
+    value text NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE scrapersky.settings IS 'What setup_api() was told: the names of the database roles.';
 
@@ -199,7 +199,6 @@ SELECT pg_catalog.pg_extension_config_dump('scrapersky.user_roles', '');
 CREATE FUNCTION scrapersky.rbac_changed() RETURNS trigger
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_rbac_changed';
-REVOKE ALL ON FUNCTION scrapersky.rbac_changed() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.rbac_changed() IS
 'Trigger: announces that the user or role whose id is in the first column named changed; if a column named is null, or none is named, that anything did.';
 
@@ -317,7 +316,6 @@ COMMENT ON FUNCTION scrapersky.whoami() IS
 CREATE FUNCTION scrapersky.pre_request() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_pre_request';
-REVOKE ALL ON FUNCTION scrapersky.pre_request() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.pre_request() IS
 'For PostgREST''s db-pre-request: establishes the identity of a request from its header Authorization, and X-Tenant-Id if the token leaves the tenant open.
 Errors: PT401 for a token that is not acceptable or is not the one PostgREST acted upon; PT403 for a role that row security does not hold for.';
@@ -325,7 +323,6 @@ Errors: PT401 for a token that is not acceptable or is not the one PostgREST act
 CREATE FUNCTION scrapersky.sign_token(claims jsonb, expires_in interval DEFAULT '1 hour') RETURNS text
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_sign_token';
-REVOKE ALL ON FUNCTION scrapersky.sign_token(jsonb, interval) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.sign_token(jsonb, interval) IS
 'A token with these claims, signed by HS256 with the secret of scrapersky.jwt_secret_file; iat and exp are added unless given. Superusers only.
 Errors: 42501, 22023 if claims is no object, 55000 if there is no usable secret.';
@@ -348,7 +345,7 @@ AS 'MODULE_PATHNAME', 'scrapersky_protect';
 COMMENT ON FUNCTION scrapersky.protect(regclass, name, text, text, text, uuid, boolean) IS
 'Keeps each tenant to its own rows of a table, the owner too. For the table''s owner; may be repeated.
 tenant_column: uuid; added if it is missing, filled, NOT NULL, with default current_tenant_id(), indexed, never changed afterwards.
-read_permission, write_permission: what SELECT, and INSERT, UPDATE and DELETE, ask for beside the tenant; null asks for nothing.
+read_permission, write_permission: what SELECT, and INSERT, UPDATE and DELETE, ask for beside the tenant; null asks for nothing, or for what a table that is protected already asks for.
 on_denied: error (42501 without the permission, on an empty table too) or hide (no rows).
 existing_rows_tenant: the tenant of rows that have none.
 foreign_key: refer to scrapersky.tenants.
@@ -376,13 +373,10 @@ CROSS JOIN LATERAL scrapersky.protection(c.oid::pg_catalog.regclass) p
 WHERE l.polname = 'scrapersky_floor' AND p.tenant_column IS NOT NULL;
 COMMENT ON VIEW scrapersky.protected_tables IS
 'The tables that protect() protects, derived from their policies. forced is false if somebody has since let the owner through.';
--- no more than the catalog tells everybody
-GRANT SELECT ON scrapersky.protected_tables TO PUBLIC;
 
 CREATE FUNCTION scrapersky.guard_drop() RETURNS event_trigger
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_guard_drop';
-REVOKE ALL ON FUNCTION scrapersky.guard_drop() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.guard_drop() IS
 'Event trigger: loads the library, which refuses to drop the extension while there are tenants, unless scrapersky.allow_drop is on (55006).';
 CREATE EVENT TRIGGER scrapersky_guard_drop ON ddl_command_start
@@ -400,7 +394,6 @@ BEGIN ATOMIC
             coalesce(create_tenant.slug, trim(BOTH '-' FROM left(regexp_replace(lower(create_tenant.name), '[^a-z0-9]+', '-', 'g'), 63))))
     RETURNING tenants.id;
 END;
-REVOKE ALL ON FUNCTION scrapersky.create_tenant(text, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.create_tenant(text, text, uuid) IS
 'Makes a tenant and returns its id. slug: made of the name if left out. Errors: 23505 slug or id taken, 23514 not a slug.';
 
@@ -413,7 +406,6 @@ BEGIN ATOMIC
     VALUES (coalesce(create_user.id, gen_random_uuid()), create_user.issuer, create_user.subject, create_user.email)
     RETURNING users.id;
 END;
-REVOKE ALL ON FUNCTION scrapersky.create_user(text, text, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.create_user(text, text, text, uuid) IS
 'Makes a user and returns its id. subject: the claim sub of the user''s tokens. issuer: empty, the built-in secret. Errors: 23505 taken.';
 
@@ -426,14 +418,12 @@ BEGIN ATOMIC
     ON CONFLICT (tenant_id, user_id) DO UPDATE SET status = 'active', updated_at = now()
     WHERE m.status <> 'active';
 END;
-REVOKE ALL ON FUNCTION scrapersky.add_member(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.add_member(uuid, uuid) IS
 'Makes a user an active member of a tenant; may be repeated. Errors: 23503 no such tenant or user.';
 
 CREATE FUNCTION scrapersky.role_name_taken(name text, tenant uuid) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_role_name_taken';
-REVOKE ALL ON FUNCTION scrapersky.role_name_taken(text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.role_name_taken(text, uuid) IS
 'Would a role of this name be taken for a system role, or a system role for it? In the latest snapshot.';
 
@@ -458,7 +448,6 @@ BEGIN
     RETURN result;
 END
 $$;
-REVOKE ALL ON FUNCTION scrapersky.create_role(text, uuid, text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.create_role(text, uuid, text) IS
 'Makes a role of a tenant, or of the system if tenant is null, and returns its id. Errors: 23505 name taken or reserved, 23514 not a name, 23503 no such tenant.';
 
@@ -470,7 +459,6 @@ BEGIN ATOMIC
     VALUES (create_permission.name, create_permission.description)
     RETURNING permissions.id;
 END;
-REVOKE ALL ON FUNCTION scrapersky.create_permission(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.create_permission(text, text) IS
 'Makes a permission, resource:action, and returns its id. Errors: 23505 taken, 23514 not such a name, or a resource of scrapersky''s own (tenants, users, roles, permissions, audit, features, api_keys, issuers, scrapersky).';
 
@@ -487,12 +475,11 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('there is no role %L', find_role.role),
-            HINT = 'A role of a tenant is found with its tenant only.';
+            HINT = 'Make it by scrapersky.create_role(). A role of a tenant is found with its tenant only.';
     END IF;
     RETURN result;
 END
 $$;
-REVOKE ALL ON FUNCTION scrapersky.find_role(text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.find_role(text, uuid) IS
 'The system role of this name or, if a tenant is given, that tenant''s. Errors: 22023 no such role.';
 
@@ -512,7 +499,6 @@ BEGIN
     RETURN result;
 END
 $$;
-REVOKE ALL ON FUNCTION scrapersky.find_permission(text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.find_permission(text) IS 'The id of the permission of this name. Errors: 22023 no such permission.';
 
 CREATE FUNCTION scrapersky.grant_permission(role text, permission text, tenant uuid DEFAULT NULL) RETURNS void
@@ -524,7 +510,6 @@ BEGIN ATOMIC
            scrapersky.find_permission(grant_permission.permission)
     ON CONFLICT (role_id, permission_id) DO NOTHING;
 END;
-REVOKE ALL ON FUNCTION scrapersky.grant_permission(text, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.grant_permission(text, text, uuid) IS
 'Gives a permission to a role, of the system or of a tenant; may be repeated. Errors: 22023 no such role or permission.';
 
@@ -545,7 +530,6 @@ BEGIN
     DELETE FROM scrapersky.role_permissions rp WHERE rp.role_id = the_role AND rp.permission_id = the_permission;
 END
 $$;
-REVOKE ALL ON FUNCTION scrapersky.revoke_permission(text, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.revoke_permission(text, text, uuid) IS
 'Takes a permission from a role; may be repeated. Errors: 22023 no such role or permission, 42501 it is built in.';
 
@@ -558,7 +542,6 @@ BEGIN ATOMIC
     FROM scrapersky.find_role(assign_role.role, assign_role.tenant) r
     ON CONFLICT (user_id, role_id, tenant_id) DO NOTHING;
 END;
-REVOKE ALL ON FUNCTION scrapersky.assign_role(uuid, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.assign_role(uuid, text, uuid) IS
 'Gives a user a role in a tenant that it is a member of or, if tenant is null, a system role in every tenant it is a member of; may be repeated. GLOBAL_ADMIN is given with tenant null only. Errors: 22023 no such role, 23503 no such user or not a member, 23514 GLOBAL_ADMIN in one tenant.';
 
@@ -571,7 +554,6 @@ BEGIN ATOMIC
       AND ur.role_id = (scrapersky.find_role(unassign_role.role, unassign_role.tenant)).id
       AND ur.tenant_id IS NOT DISTINCT FROM unassign_role.tenant;
 END;
-REVOKE ALL ON FUNCTION scrapersky.unassign_role(uuid, text, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.unassign_role(uuid, text, uuid) IS
 'Takes a role from a user, in that tenant or, if tenant is null, the one it has in every tenant; may be repeated. Errors: 22023 no such role.';
 
@@ -588,7 +570,6 @@ BEGIN ATOMIC
     WHERE r.tenant_id IS NULL OR r.tenant_id = get_roles.tenant
     ORDER BY r.tenant_id NULLS FIRST, r.name COLLATE "C";
 END;
-REVOKE ALL ON FUNCTION scrapersky.get_roles(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.get_roles(uuid) IS 'The system roles and, if a tenant is given, that tenant''s, with their permissions.';
 
 CREATE FUNCTION scrapersky.setup_api(
@@ -597,7 +578,6 @@ CREATE FUNCTION scrapersky.setup_api(
 RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_setup_api';
-REVOKE ALL ON FUNCTION scrapersky.setup_api(name, name, name, text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.setup_api(name, name, name, text) IS
 'Makes the database roles of the HTTP interface if they are missing, keeps their names in scrapersky.settings, and grants what they need. Superusers only; may be repeated. TEMPORARY is revoked from PUBLIC.
 authenticator: the role that PostgREST logs in as. anon: of requests without a token. authenticated: of requests with one (the claim role).
@@ -607,7 +587,6 @@ Errors: 42501, 22023 if a role could get around row security.';
 CREATE FUNCTION scrapersky.refresh_grants() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'scrapersky_refresh_grants';
-REVOKE ALL ON FUNCTION scrapersky.refresh_grants() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky.refresh_grants() IS
 'Grants again what setup_api() granted, and sees to the triggers: call it after ALTER EXTENSION UPDATE and after a restore. Superusers only. Errors: 42501, 42704 if the roles are missing.';
 
@@ -671,17 +650,63 @@ CREATE FUNCTION scrapersky_api.whoami(
     OUT roles text[], OUT permissions text[], OUT expires_at timestamptz, OUT acting_as uuid)
 LANGUAGE C STABLE PARALLEL SAFE COST 1
 AS 'MODULE_PATHNAME', 'scrapersky_whoami';
-REVOKE ALL ON FUNCTION scrapersky_api.whoami() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky_api.whoami() IS 'Who the caller is; nulls and empty lists without a token.';
 
 CREATE FUNCTION scrapersky_api.has_permission(permission text) RETURNS boolean
 LANGUAGE C STABLE PARALLEL SAFE COST 1
 AS 'MODULE_PATHNAME', 'scrapersky_has_permission';
-REVOKE ALL ON FUNCTION scrapersky_api.has_permission(text) FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky_api.has_permission(text) IS 'Does the caller have this permission?';
+
+CREATE FUNCTION scrapersky_api.my_tenants() RETURNS TABLE (id uuid, name text, slug text)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT t.id, t.name, t.slug
+    FROM scrapersky.memberships m JOIN scrapersky.tenants t ON t.id = m.tenant_id
+    WHERE m.user_id = scrapersky.current_user_id() AND m.status = 'active' AND t.status = 'active'
+    ORDER BY t.name, t.id;
+END;
+COMMENT ON FUNCTION scrapersky_api.my_tenants() IS 'The active tenants that the caller is an active member of, whichever the request is for.';
 
 CREATE FUNCTION scrapersky_api.health_database() RETURNS json
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN '{"status":"ok","database":"connected"}'::json;
-REVOKE ALL ON FUNCTION scrapersky_api.health_database() FROM PUBLIC;
 COMMENT ON FUNCTION scrapersky_api.health_database() IS 'Answers if the database does.';
+
+
+-- Privileges -----------------------------------------------------------------
+-- Nothing to anybody, whatever default privileges this database has; then what is meant.
+
+DO $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM (SELECT oid, nspowner AS owner, nspacl AS acl FROM pg_namespace
+              UNION ALL SELECT relnamespace, relowner, relacl FROM pg_class
+              UNION ALL SELECT pronamespace, proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc) o,
+             aclexplode(o.acl) a
+        WHERE o.oid::regnamespace::text IN ('scrapersky', 'scrapersky_api') AND a.grantee <> o.owner
+    LOOP
+        EXECUTE format('REVOKE ALL ON SCHEMA scrapersky, scrapersky_api FROM %s', grantee);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA scrapersky, scrapersky_api FROM %s', grantee);
+        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA scrapersky, scrapersky_api FROM %s', grantee);
+    END LOOP;
+END
+$$;
+
+GRANT USAGE ON SCHEMA scrapersky TO PUBLIC;
+-- These reveal the caller's own identity and fail closed ...
+GRANT EXECUTE ON FUNCTION
+    scrapersky.authenticate(text, boolean, uuid), scrapersky.clear_identity(), scrapersky.is_authenticated(),
+    scrapersky.current_tenant_id(), scrapersky.current_user_id(), scrapersky.current_subject(),
+    scrapersky.current_roles(), scrapersky.current_permissions(), scrapersky.claim(text[]), scrapersky.has_role(text),
+    scrapersky.has_permission(text), scrapersky.require_permission(text), scrapersky.whoami()
+TO PUBLIC;
+-- ... these check that the caller owns the table, or tell what the catalog tells everybody.
+GRANT EXECUTE ON FUNCTION
+    scrapersky.protect(regclass, name, text, text, text, uuid, boolean), scrapersky.unprotect(regclass),
+    scrapersky.tenant_immutable(), scrapersky.protection(regclass), scrapersky.library_version()
+TO PUBLIC;
+GRANT SELECT ON scrapersky.protected_tables TO PUBLIC;

@@ -142,7 +142,7 @@ static void
 store_setting(const char *name, const char *value)
 {
 	sky_exec("INSERT INTO scrapersky.settings AS s (name, value) VALUES (%s, %s)"
-			 " ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+			 " ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value, updated_at = now()"
 			 " WHERE s.value <> EXCLUDED.value",
 			 quote_literal_cstr(name), quote_literal_cstr(value));
 }

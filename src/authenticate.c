@@ -32,6 +32,7 @@ typedef struct Claims
 	pg_uuid_t	tenant;
 } Claims;
 
+static void keep_from_log(void *arg);
 static const char *token_argument(Datum argument);
 static bool check_claims(const json_t *json, Claims *claims,
 						 const char **reason);
@@ -99,7 +100,9 @@ scrapersky_authenticate(PG_FUNCTION_ARGS)
 	MemoryContext old;
 	StringInfoData wire;
 	SkyJwt		jwt;
+	ErrorContextCallback quiet = {error_context_stack, keep_from_log, NULL};
 
+	error_context_stack = &quiet;
 	if (!is_local && !sky_allow_session_identity)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -115,13 +118,23 @@ scrapersky_authenticate(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("authentication failed"),
-				 errdetail_log("%s.", reason),
-				 errhidestmt(true),
-				 errhidecontext(true)));
+				 errdetail_log("%s.", reason)));
 	sky_identity_set(wire.data, is_local);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(work);
+	error_context_stack = quiet.previous;
 	PG_RETURN_VOID();
+}
+
+/*
+ * Error context callback: whatever goes wrong in here, the statement and the
+ * functions around it, which may hold the token, stay out of the log.
+ */
+static void
+keep_from_log(void *arg)
+{
+	errhidestmt(true);
+	errhidecontext(true);
 }
 
 /*

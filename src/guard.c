@@ -40,19 +40,11 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 
-typedef struct Protection
-{
-	AttrNumber	tenant_column;	/* 0: not protected */
-	char	   *read_permission;	/* NULL: none asked for */
-	char	   *write_permission;
-	bool		hide;			/* on_denied is 'hide' */
-} Protection;
-
 typedef struct GuardEntry
 {
 	Oid			relid;			/* hash key */
 	bool		valid;
-	Protection	protection;
+	SkyProtection protection;
 } GuardEntry;
 
 static ExecutorCheckPerms_hook_type previous_check = NULL;
@@ -67,9 +59,9 @@ static bool is_table_of_tenants(Oid relid);
 static bool guard_check(SKY_PERMS_ARGS);
 static bool guard_relation(const SkyPermInfo *info, bool raise);
 static void on_invalidation(Datum arg, Oid relid);
-static const Protection *find_protection(Oid relid);
-static const Protection *keep_protection(Oid relid, const Protection *found);
-static void read_protection(Relation relation, Protection *protection);
+static const SkyProtection *find_protection(Oid relid);
+static const SkyProtection *keep_protection(Oid relid, const SkyProtection *found);
+static void read_protection(Relation relation, SkyProtection *protection);
 static bool floor_column(Node *node, void *column);
 static bool find_permission(Node *node, void *protection);
 static bool is_ours(Oid classid, Oid objectid);
@@ -88,12 +80,16 @@ sky_guard_init(void)
 }
 
 /*
- * The column that the policies of protect() compare; 0 if there are none.
+ * How the relation is protected, in the caller's memory.
  */
-AttrNumber
-sky_tenant_column(Oid relid)
+void
+sky_protection(Oid relid, SkyProtection *protection)
 {
-	return find_protection(relid)->tenant_column;
+	*protection = *find_protection(relid);
+	if (protection->read_permission != NULL)
+		protection->read_permission = pstrdup(protection->read_permission);
+	if (protection->write_permission != NULL)
+		protection->write_permission = pstrdup(protection->write_permission);
 }
 
 PG_FUNCTION_INFO_V1(scrapersky_protection);
@@ -106,7 +102,7 @@ Datum
 scrapersky_protection(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	Protection	protection;
+	SkyProtection protection;
 	TupleDesc	desc;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {true, true, true, true};
@@ -115,9 +111,13 @@ scrapersky_protection(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
 		desc->natts != lengthof(values))
 		elog(ERROR, "return type must be a row type");
-	protection = *find_protection(relid);
+	sky_protection(relid, &protection);
 	if (protection.tenant_column != 0)
+		column = get_attname(relid, protection.tenant_column, true);
+	if (column != NULL)
 	{
+		values[0] = DirectFunctionCall1(namein, CStringGetDatum(column));
+		nulls[0] = false;
 		values[3] = CStringGetTextDatum(protection.hide ? "hide" : "error");
 		nulls[3] = false;
 		if (protection.read_permission != NULL)
@@ -130,13 +130,6 @@ scrapersky_protection(PG_FUNCTION_ARGS)
 			values[2] = CStringGetTextDatum(protection.write_permission);
 			nulls[2] = false;
 		}
-		/* last: looking it up ends the life of the strings above */
-		column = get_attname(relid, protection.tenant_column, true);
-	}
-	if (column != NULL)
-	{
-		values[0] = DirectFunctionCall1(namein, CStringGetDatum(column));
-		nulls[0] = false;
 	}
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
@@ -168,7 +161,7 @@ guard_access(ObjectAccessType access, Oid classid, Oid objectid, int subid,
 		return;
 
 	if (access == OAT_TRUNCATE && !sky_owns_relation(objectid, GetUserId()) &&
-		sky_tenant_column(objectid) != 0)
+		find_protection(objectid)->tenant_column != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("only the owner can truncate protected table \"%s\"",
@@ -235,7 +228,7 @@ guard_check(SKY_PERMS_ARGS)
 static bool
 guard_relation(const SkyPermInfo *info, bool raise)
 {
-	const Protection *protection;
+	const SkyProtection *protection;
 
 	if (check_enable_rls(info->relid, info->checkAsUser, true) != RLS_ENABLED)
 		return true;
@@ -283,13 +276,13 @@ on_invalidation(Datum arg, Oid relid)
  * What protects the relation; never NULL.  Good until something is looked up
  * in the catalog.
  */
-static const Protection *
+static const SkyProtection *
 find_protection(Oid relid)
 {
-	static const Protection none = {0};
+	static const SkyProtection none = {0};
 	GuardEntry *entry = NULL;
 	Relation	relation;
-	Protection	found = {0};
+	SkyProtection found = {0};
 
 	if (guard_table != NULL)
 		entry = hash_search(guard_table, &relid, HASH_FIND, NULL);
@@ -310,8 +303,8 @@ find_protection(Oid relid)
  * Keep what protects a relation.  Only protected ones are kept, so there are
  * no more entries than the database has had such tables.
  */
-static const Protection *
-keep_protection(Oid relid, const Protection *found)
+static const SkyProtection *
+keep_protection(Oid relid, const SkyProtection *found)
 {
 	GuardEntry *entry;
 	MemoryContext old;
@@ -353,7 +346,7 @@ keep_protection(Oid relid, const Protection *found)
  * Read the policies of protect() in the relation cache's form.
  */
 static void
-read_protection(Relation relation, Protection *protection)
+read_protection(Relation relation, SkyProtection *protection)
 {
 	ListCell   *cell;
 
@@ -362,7 +355,7 @@ read_protection(Relation relation, Protection *protection)
 	foreach(cell, relation->rd_rsdesc->policies)
 	{
 		RowSecurityPolicy *policy = lfirst(cell);
-		Protection	found = {0};
+		SkyProtection found = {0};
 
 		if (strcmp(policy->policy_name, "scrapersky_floor") == 0)
 			floor_column((Node *) policy->qual, &protection->tenant_column);
@@ -403,7 +396,7 @@ floor_column(Node *node, void *column)
 static bool
 find_permission(Node *node, void *protection)
 {
-	Protection *found = protection;
+	SkyProtection *found = protection;
 
 	if (node == NULL)
 		return false;

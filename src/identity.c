@@ -94,7 +94,11 @@ sky_identity_required(void)
 void
 sky_identity_set(const char *wire, bool is_local)
 {
-	if (!ThereAreNoReadyPortals() && changes_identity(wire))
+	/*
+	 * in this order: when it finds one, it leaves a scan open for an abort to
+	 * end
+	 */
+	if (changes_identity(wire) && !ThereAreNoReadyPortals())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot change the identity while cursors are open"),

@@ -54,13 +54,13 @@ static const char *const policies[] = {
 #define TRIGGER_NAME	"scrapersky_tenant"
 #define FOREIGN_KEY_NAME "scrapersky_tenant_fk"
 
+static void read_arguments(FunctionCallInfo fcinfo, Protect *p);
 static void lock_own_table(Oid relid);
 static void check_kind(Oid relid);
 static char *table_name(Oid relid);
 static char *permission_test(FunctionCallInfo fcinfo, int argno,
-							 const char *function);
-static char *protected_column(Oid relid);
-static void check_column(const Protect *p);
+							 const char *function, const char *before);
+static void check_column(const Protect *p, const SkyProtection *before);
 static void fill_column(const Protect *p);
 static void update_rows(const Protect *p);
 static AttrNumber tenant_column(const Protect *p, bool *notnull);
@@ -83,8 +83,6 @@ Datum
 scrapersky_protect(PG_FUNCTION_ARGS)
 {
 	Protect		p;
-	char	   *on_denied;
-	const char *test;
 	int			nestlevel;
 	AttrNumber	column;
 	bool		notnull;
@@ -93,26 +91,9 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("relation, tenant_column, on_denied and foreign_key must not be null")));
-	on_denied = text_to_cstring(PG_GETARG_TEXT_PP(4));
-	if (strcmp(on_denied, "error") != 0 && strcmp(on_denied, "hide") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("on_denied must be 'error' or 'hide'")));
-	test = strcmp(on_denied, "hide") == 0 ? "has_permission" : "require_permission";
-
-	p.relid = PG_GETARG_OID(0);
-	lock_own_table(p.relid);
-	check_kind(p.relid);
-	p.table = table_name(p.relid);
-	p.column_name = NameStr(*PG_GETARG_NAME(1));
-	p.column = pstrdup(quote_identifier(p.column_name));
-	p.read_test = permission_test(fcinfo, 2, test);
-	p.write_test = permission_test(fcinfo, 3, test);
-	p.fill = PG_ARGISNULL(5) ? NULL :
-		quote_literal_cstr(DatumGetCString(DirectFunctionCall1(uuid_out,
-															   PG_GETARG_DATUM(5))));
-	p.foreign_key = PG_GETARG_BOOL(6);
-	check_column(&p);
+	lock_own_table(PG_GETARG_OID(0));
+	check_kind(PG_GETARG_OID(0));
+	read_arguments(fcinfo, &p);
 
 	/* under the caller's search_path, which the table's triggers may need */
 	SPI_connect();
@@ -152,18 +133,18 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *table;
 	int			nestlevel;
-	char	   *column;
+	SkyProtection before;
 
 	lock_own_table(relid);
 	nestlevel = sky_ddl_begin();
 	table = table_name(relid);
-	column = protected_column(relid);
-	if (column == NULL)
+	sky_protection(relid, &before);
+	if (before.tenant_column == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s is not protected", table)));
 	sky_exec("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT", table,
-			 quote_identifier(column));
+			 quote_identifier(get_attname(relid, before.tenant_column, false)));
 	drop_policies(relid, table);
 	if (has_trigger(relid))
 		sky_exec("DROP TRIGGER " TRIGGER_NAME " ON %s", table);
@@ -172,6 +153,9 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 		sky_exec("ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
 				 table);
 	sky_ddl_end(nestlevel);
+	ereport(NOTICE,
+			(errmsg("table %s is open to whoever has privileges on it",
+					table_name(relid))));
 	PG_RETURN_VOID();
 }
 
@@ -190,6 +174,35 @@ scrapersky_tenant_immutable(PG_FUNCTION_ARGS)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("a row cannot move to another tenant")));
+}
+
+/*
+ * Take protect()'s arguments, in the light of how the table is protected now.
+ */
+static void
+read_arguments(FunctionCallInfo fcinfo, Protect *p)
+{
+	char	   *on_denied = text_to_cstring(PG_GETARG_TEXT_PP(4));
+	bool		hide = strcmp(on_denied, "hide") == 0;
+	const char *test = hide ? "has_permission" : "require_permission";
+	SkyProtection before;
+
+	if (!hide && strcmp(on_denied, "error") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_denied must be 'error' or 'hide'")));
+	p->relid = PG_GETARG_OID(0);
+	p->table = table_name(p->relid);
+	p->column_name = NameStr(*PG_GETARG_NAME(1));
+	p->column = pstrdup(quote_identifier(p->column_name));
+	sky_protection(p->relid, &before);
+	check_column(p, &before);
+	p->read_test = permission_test(fcinfo, 2, test, before.read_permission);
+	p->write_test = permission_test(fcinfo, 3, test, before.write_permission);
+	p->fill = PG_ARGISNULL(5) ? NULL :
+		quote_literal_cstr(DatumGetCString(DirectFunctionCall1(uuid_out,
+															   PG_GETARG_DATUM(5))));
+	p->foreign_key = PG_GETARG_BOOL(6);
 }
 
 /*
@@ -249,43 +262,39 @@ table_name(Oid relid)
 
 /*
  * What a policy asks beside the tenant: " AND scrapersky.f('permission')", or
- * nothing if the argument is null.
+ * nothing.  If the argument is null, a table that is protected already keeps
+ * the permission it has: a repeated call must not open it.
  */
 static char *
-permission_test(FunctionCallInfo fcinfo, int argno, const char *function)
+permission_test(FunctionCallInfo fcinfo, int argno, const char *function,
+				const char *before)
 {
-	char	   *permission;
+	const char *permission = PG_ARGISNULL(argno) ? before :
+	text_to_cstring(PG_GETARG_TEXT_PP(argno));
 
-	if (PG_ARGISNULL(argno))
+	if (permission == NULL)
 		return "";
-	permission = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 	if (permission[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a permission must not be empty"),
 				 errhint("Leave it out to ask for none.")));
+	if (!sky_permission_exists(permission))
+		ereport(WARNING,
+				(errmsg("there is no permission \"%s\" yet", permission),
+				 errhint("Nobody has it before it is made, by scrapersky.create_permission(), and granted.")));
 	return psprintf(" AND scrapersky.%s(%s)", function,
 					quote_literal_cstr(permission));
-}
-
-/*
- * The name of the column that protects the table now, or NULL.
- */
-static char *
-protected_column(Oid relid)
-{
-	AttrNumber	column = sky_tenant_column(relid);
-
-	return column ? get_attname(relid, column, true) : NULL;
 }
 
 /*
  * Refuse another column than the one that protects the table now.
  */
 static void
-check_column(const Protect *p)
+check_column(const Protect *p, const SkyProtection *before)
 {
-	char	   *column = protected_column(p->relid);
+	char	   *column = before->tenant_column == 0 ? NULL :
+	get_attname(p->relid, before->tenant_column, true);
 
 	if (column != NULL && strcmp(column, p->column_name) != 0)
 		ereport(ERROR,
@@ -307,6 +316,8 @@ fill_column(const Protect *p)
 	if (tenant_column(p, &notnull) == InvalidAttrNumber)
 	{
 		sky_exec("ALTER TABLE %s ADD COLUMN %s pg_catalog.uuid", p->table, p->column);
+		ereport(NOTICE,
+				(errmsg("column %s added to table %s", p->column, p->table)));
 		notnull = false;
 	}
 	if (notnull)
@@ -318,7 +329,7 @@ fill_column(const Protect *p)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s has rows without a tenant", p->table),
-				 errhint("Say whose they are: protect(..., existing_rows_tenant => <uuid>).")));
+				 errhint("If all are one tenant's: protect(..., existing_rows_tenant => <uuid>). Otherwise fill the column first.")));
 }
 
 /*

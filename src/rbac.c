@@ -140,6 +140,12 @@ static TableQuery role_name_query = {
 	2, {TEXTOID, BOOLOID}, NULL
 };
 
+static TableQuery permission_query = {
+	"SELECT 1 FROM scrapersky.permissions"
+	" WHERE name OPERATOR(pg_catalog.=) $1",
+	1, {TEXTOID}, NULL
+};
+
 static TableQuery setting_query = {
 	"SELECT value FROM scrapersky.settings"
 	" WHERE name OPERATOR(pg_catalog.=) $1",
@@ -248,6 +254,21 @@ sky_setting(const char *name)
 	run_query(&setting_query, values, NULL);
 	if (SPI_processed == 1 && cell(0, 1) != NULL)
 		result = MemoryContextStrdup(caller, cell(0, 1));
+	SPI_finish();
+	return result;
+}
+
+/*
+ * Is there a permission of this name?
+ */
+bool
+sky_permission_exists(const char *permission)
+{
+	Datum		values[] = {CStringGetTextDatum(permission)};
+	bool		result;
+
+	run_query(&permission_query, values, NULL);
+	result = SPI_processed > 0;
 	SPI_finish();
 	return result;
 }

@@ -185,6 +185,7 @@ extern void sky_rbac_init(void);
 extern bool sky_rbac_resolve(const SkyWish *wish, StringInfo wire,
 							 const char **reason);
 extern char *sky_setting(const char *name);
+extern bool sky_permission_exists(const char *permission);
 extern uint64 sky_rbac_clock(void);
 extern bool sky_settings_unchanged(uint64 since);
 
@@ -202,8 +203,16 @@ extern uint64 sky_query(const char *query, Oid type, Datum value);
 extern bool sky_exists(const char *query, Oid type, Datum value);
 
 /* guard.c: what row security alone does not refuse */
+typedef struct SkyProtection
+{
+	AttrNumber	tenant_column;	/* 0: not protected */
+	char	   *read_permission;	/* NULL: none asked for */
+	char	   *write_permission;
+	bool		hide;			/* on_denied is 'hide' */
+} SkyProtection;
+
 extern void sky_guard_init(void);
-extern AttrNumber sky_tenant_column(Oid relid);
+extern void sky_protection(Oid relid, SkyProtection *protection);
 
 #pragma GCC visibility pop
 

@@ -189,7 +189,9 @@ private_copy()
 		mkdir -p "${own%/*}" "$1/usr/share/postgresql" "$1/usr/include"
 		cp -a /usr/share/postgresql/$PGVERSION "$1/usr/share/postgresql/"
 		ln -s /usr/include/postgresql "$1/usr/include/postgresql"
-		cp -a "$system" "${own%/*}/"
+		# the program that the next call looks for comes last: a copy that was interrupted is made again
+		cp -a "$system" "$own.part"
+		mv "$own.part" "$own"
 	fi
 	export PGBIN=$own/bin
 	export PG_CONFIG=$PGBIN/pg_config
@@ -242,7 +244,7 @@ start_cluster()
 	PGHOST=$(readlink -f "$socket")
 	export PGHOST PGPORT=5432 PGUSER=postgres
 	pg_ctl -D "$1/data" -l "$1/log/postgres.log" -o "-k '$PGHOST'" -s -w start > /dev/null 2>&1 ||
-		die "PostgreSQL did not start: $(tail -n 1 "$1/log/postgres.log"); all of it is in $1/log/postgres.log"
+		die "PostgreSQL did not start: $(grep -E 'FATAL|PANIC' "$1/log/postgres.log" | tail -n 1); all of it is in $1/log/postgres.log"
 }
 
 # stop_cluster FOLDER: it does not run any more.

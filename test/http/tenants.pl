@@ -63,7 +63,21 @@ is_deeply(
 my $counted = $stack->request(HEAD => '/rest/v1/pages', as => 'alice', headers => { Prefer => 'count=exact' });
 is($counted->{headers}{'content-range'}, '0-7/8', 'an exact count counts the own rows');
 
+# Planned and estimated counts come from statistics of all tenants' rows.
+$stack->sql("INSERT INTO api.domains (tenant_id, domain, title) SELECT '$globex', 'd' || i || '.example', 'Secret' FROM generate_series(1, 500) i;
+	ANALYZE api.domains");
+for my $prefer ('count=planned', 'count=estimated', 'return=minimal, count=planned', 'COUNT=Planned', 'count = "planned"', 'count=planned,count=estimated',
+	'return=representation;count=estimated')
+{
+	my $answer = $stack->request(GET => '/rest/v1/domains?title=eq.Secret&limit=1', as => 'alice', headers => { Prefer => $prefer });
+	unlike($answer->{headers}{'content-range'} // '', qr{/[1-9]}, "Prefer: $prefer tells nothing of globex's rows");
+}
+$stack->sql("DELETE FROM api.domains WHERE title = 'Secret'");
+
 note 'two tenants, one user';
+is_deeply([ map { $_->{slug} } @{ $stack->request(GET => '/rbac/v1/rpc/my_tenants', as => 'erin')->{json} } ], [ 'acme', 'globex' ], 'erin has two');
+is_deeply([ map { $_->{slug} } @{ $stack->request(GET => '/rbac/v1/rpc/my_tenants', as => 'alice')->{json} } ], ['acme'], 'alice one');
+isnt($stack->request(GET => '/rbac/v1/rpc/my_tenants')->{status}, 200, 'nobody none');
 is($stack->request(GET => '/rest/v1/pages', as => 'erin')->{status}, 403, 'erin has to say for whom she asks');
 for my $tenant ($acme, $globex)
 {
