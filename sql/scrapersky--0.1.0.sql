@@ -229,7 +229,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME', 'scrapersky_authenticate';
 COMMENT ON FUNCTION scrapersky.authenticate(text, boolean, uuid) IS
 'Verifies a JWT (RFC 7519; HS256, the secret of scrapersky.jwt_secret_file) and makes its subject the identity, until the end of the transaction.
-token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter: log_statement, log_min_duration_statement and auto_explain would write a literal to the log.
+token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter. A literal is blotted out of the statement''s text, but log_statement would have written it to the log already.
 is_local: false keeps the identity for the session, if scrapersky.allow_session_identity is on.
 tenant: which of the user''s tenants, when the claim tenant_id does not say it; must not disagree with it.
 Required claims: sub (users.subject), exp. Honoured: tenant_id, nbf, iat; aud and iss if scrapersky.jwt_audience and jwt_issuer are set.

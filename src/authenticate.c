@@ -255,19 +255,24 @@ check_audience(const json_t *aud)
 }
 
 /*
- * If the caller wrote the token into the statement, take the statement out of
- * pg_stat_activity, and out of the log of errors from here on.
+ * If the caller wrote the token into the statement, blot it out in the
+ * statement's text, which is what pg_stat_activity, the log of errors and of
+ * durations, pg_stat_statements and parallel workers will show.  The text has
+ * been parsed already and is memory of this backend: nobody else reads it.
  */
 static void
 hide_statement(const char *token)
 {
-	static const char *const instead = "SELECT scrapersky.authenticate(<token not shown>)";
+	size_t		len = strlen(token);
+	char	   *found;
 
-	/* shorter than any token: not worth hiding a statement for */
-	if (strlen(token) >= MIN_TOKEN && debug_query_string != NULL &&
-		strstr(debug_query_string, token) != NULL)
-	{
-		debug_query_string = instead;
-		pgstat_report_activity(STATE_RUNNING, instead);
-	}
+	/* shorter than any token: not worth hiding anything for */
+	if (len < MIN_TOKEN || debug_query_string == NULL)
+		return;
+	found = strstr(debug_query_string, token);
+	if (found == NULL)
+		return;
+	for (; found != NULL; found = strstr(found + len, token))
+		memset(found, '*', len);
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }

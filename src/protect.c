@@ -134,6 +134,7 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 	char	   *table;
 	int			nestlevel;
 	SkyProtection before;
+	bool		opened = false;
 
 	lock_own_table(relid);
 	nestlevel = sky_ddl_begin();
@@ -150,12 +151,16 @@ scrapersky_unprotect(PG_FUNCTION_ARGS)
 		sky_exec("DROP TRIGGER " TRIGGER_NAME " ON %s", table);
 	if (!sky_exists("SELECT 1 FROM pg_policy WHERE polrelid = $1", OIDOID,
 					ObjectIdGetDatum(relid)))
+	{
 		sky_exec("ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
 				 table);
+		opened = true;
+	}
 	sky_ddl_end(nestlevel);
-	ereport(NOTICE,
-			(errmsg("table %s is open to whoever has privileges on it",
-					table_name(relid))));
+	if (opened)
+		ereport(NOTICE,
+				(errmsg("table %s is open to whoever has privileges on it",
+						table_name(relid))));
 	PG_RETURN_VOID();
 }
 

@@ -82,6 +82,7 @@ INSERT INTO test.refusals SELECT 'ALTER SYSTEM', test.connect(current_user, '', 
 GRANT SET ON PARAMETER scrapersky.identity TO regress_sky_app;
 
 \c - regress_sky_app
+SET client_min_messages = warning;
 SELECT * FROM no_plan();
 SELECT matches(value, 'carol', 'there is a real identity to forge with') FROM test.genuine;
 CREATE FUNCTION pg_temp.forged() RETURNS text LANGUAGE sql STABLE RETURN (SELECT value FROM test.genuine);

@@ -30,7 +30,7 @@ CREATE TEMP TABLE expected (name, volatility, parallel, strict, public) AS VALUE
     ('scrapersky.has_permission(text)', 's', 's', false, true),
     ('scrapersky.has_role(text)', 's', 's', false, true),
     ('scrapersky.is_authenticated()', 's', 's', false, true),
-    ('scrapersky.permission_support(internal)', 'i', 's', true, true),
+    ('scrapersky.permission_support(internal)', 'i', 's', true, false),
     ('scrapersky.require_permission(text)', 's', 's', false, true),
     ('scrapersky.whoami()', 's', 's', false, true),
     -- protected tables
@@ -63,6 +63,7 @@ CREATE TEMP TABLE expected (name, volatility, parallel, strict, public) AS VALUE
     ('scrapersky.pre_request()', 'v', 'u', false, false),
     ('scrapersky_api.has_permission(text)', 's', 's', false, false),
     ('scrapersky_api.health_database()', 's', 's', false, false),
+    ('scrapersky_api.my_tenants()', 's', 's', false, false),
     ('scrapersky_api.whoami()', 's', 's', false, false);
 CREATE TEMP VIEW actual AS
 SELECT p.oid::regprocedure::text AS name, p.*
@@ -78,7 +79,8 @@ SELECT set_eq($$SELECT name, has_function_privilege(oid, 'EXECUTE') FROM actual$
     'SELECT name, public FROM expected', 'a role without attributes may call just these');
 SELECT is_empty($$SELECT name FROM actual, aclexplode(proacl) a WHERE a.grantee NOT IN (0, proowner, 'regress_sky_granted'::regrole)$$, 'no role has privileges on a function by itself');
 SELECT is_empty('SELECT name FROM actual WHERE proleakproof', 'none is LEAKPROOF');
-SELECT is_empty($$SELECT name FROM actual WHERE prosecdef$$, 'none is SECURITY DEFINER');
+SELECT set_eq($$SELECT name, proconfig FROM actual WHERE prosecdef$$, $$VALUES ('scrapersky_api.my_tenants()', '{"search_path=pg_catalog, pg_temp"}'::text[])$$,
+    'one is SECURITY DEFINER, with its search_path pinned');
 SELECT is_empty($$SELECT name FROM actual JOIN pg_language l ON l.oid = prolang WHERE lanname <> 'c' AND prosqlbody IS NULL
     AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)$$, 'what is parsed at run time has its search_path pinned');
 SELECT is_empty($$SELECT name FROM actual JOIN pg_language l ON l.oid = prolang WHERE lanname = 'sql' AND prosqlbody IS NULL$$,

@@ -309,6 +309,8 @@ SELECT is(pg_temp.who(), 'alice of a', 'alice it is');
 SELECT is(pg_temp.fetch_one('c'), 8, 'the cursor goes on');
 SELECT lives_ok($$SELECT test.become('alice')$$, 'the same user in the same tenant may');
 SELECT is(pg_temp.fetch_one('c'), 12, 'the cursor goes on');
+SELECT lives_ok($$SELECT test.become('alice') FROM generate_series(1, 150)$$, '150 times');
+SELECT is(pg_temp.fetch_one('c'), 16, 'and on');
 -- without an identity it gives no rows, and there is no way round by dropping it
 SAVEPOINT s;
 SELECT scrapersky.clear_identity() \g /dev/null

@@ -70,7 +70,7 @@ END
 $$;
 -- nothing of it was done
 SELECT rolname FROM pg_roles WHERE rolname IN ('regress_sky_authenticator', 'regress_sky_anon', 'regress_sky_user', 'regress_sky_x', 'regress_sky_y');
-SELECT * FROM scrapersky.settings;
+SELECT name, value FROM scrapersky.settings;
 DROP ROLE regress_sky_indirect, regress_sky_member, regress_sky_bypass, regress_sky_super, regress_sky_app;
 
 -- The roles ---------------------------------------------------------------------------
@@ -193,6 +193,9 @@ SAVEPOINT s;
 SELECT scrapersky_api.has_permission('users:read');
 \echo :SQLSTATE
 ROLLBACK TO s;
+SELECT * FROM scrapersky_api.my_tenants();
+\echo :SQLSTATE
+ROLLBACK TO s;
 SELECT * FROM scrapersky_api.tenants;
 \echo :SQLSTATE
 ROLLBACK TO s;
@@ -257,12 +260,36 @@ SELECT scrapersky.authenticate(test.sign('{"sub": "erin", "exp": 4102444800}'), 
 SELECT * FROM test.visible();
 SELECT scrapersky.authenticate(test.sign('{"sub": "erin", "exp": 4102444800}'), tenant => :'globex');
 SELECT * FROM test.visible();
+-- which tenants she has, whichever she is in
+SELECT slug FROM scrapersky_api.my_tenants();
+SELECT scrapersky.authenticate(test.sign('{"sub": "erin", "exp": 4102444800}'));
+SELECT id, name, slug FROM scrapersky_api.my_tenants();
 -- an identity without a tenant sees no tenant's
 SELECT scrapersky.authenticate(test.sign('{"sub": "nobody", "exp": 4102444800}'));
 SELECT count(*) FROM scrapersky_api.permissions;
+SELECT * FROM scrapersky_api.my_tenants();
 SELECT * FROM scrapersky_api.users;
 \echo :SQLSTATE
 ROLLBACK;
+
+-- nor is a tenant hers that is suspended, or where her membership is switched off
+\c - :super
+UPDATE scrapersky.tenants SET status = 'suspended' WHERE slug = 'globex';
+\c - regress_sky_authenticator
+BEGIN;
+SET LOCAL ROLE regress_sky_user;
+SELECT scrapersky.authenticate(test.sign('{"sub": "erin", "exp": 4102444800}'));
+SELECT slug FROM scrapersky_api.my_tenants();
+COMMIT;
+\c - :super
+UPDATE scrapersky.tenants SET status = 'active' WHERE slug = 'globex';
+UPDATE scrapersky.memberships SET status = 'inactive' WHERE tenant_id = :'acme' AND user_id = '00000000-0000-4000-8000-0000000000c1';
+\c - regress_sky_authenticator
+BEGIN;
+SET LOCAL ROLE regress_sky_user;
+SELECT scrapersky.authenticate(test.sign('{"sub": "erin", "exp": 4102444800}'));
+SELECT slug FROM scrapersky_api.my_tenants();
+COMMIT;
 
 -- Other names: the settings say so; the old roles keep what they had ------------------------
 \c - :super

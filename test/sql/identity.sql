@@ -139,6 +139,12 @@ BEGIN
 END
 $$;
 
+-- in a transaction that is read only
+BEGIN READ ONLY;
+SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}'));
+SELECT scrapersky.current_subject();
+COMMIT;
+
 -- Replaced and dropped --------------------------------------------------------
 BEGIN;
 SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}'));
@@ -204,10 +210,10 @@ ROLLBACK;
 -- Expiry ----------------------------------------------------------------------
 -- a token that ends in a moment: the identity goes in the middle of a transaction
 BEGIN;
-SELECT scrapersky.authenticate(test.sign(jsonb_build_object('sub', 'alice', 'exp', floor(extract(epoch FROM clock_timestamp()))::bigint - 28)));
+SELECT scrapersky.authenticate(test.sign(jsonb_build_object('sub', 'alice', 'exp', floor(extract(epoch FROM clock_timestamp()))::bigint - 27)));
 SELECT scrapersky.is_authenticated();
 SAVEPOINT s;
-SELECT pg_sleep(2.1);
+SELECT pg_sleep(3.1);
 SELECT scrapersky.is_authenticated();
 SELECT * FROM scrapersky.whoami();
 SELECT scrapersky.current_tenant_id();
@@ -237,7 +243,7 @@ SET scrapersky.allow_session_identity = on;
 -- The token is nowhere to be seen ---------------------------------------------
 -- in pg_stat_activity, though written as a literal
 SELECT test.sign('{"sub": "alice", "exp": 4102444800}') AS token \gset
-SELECT scrapersky.authenticate(:'token'), (SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid());
+SELECT scrapersky.authenticate(:'token'), (SELECT regexp_replace(left(query, 170), '[*]+', '*') FROM pg_stat_activity WHERE pid = pg_backend_pid());
 -- a statement that has it as a parameter stays
 SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}')),
     (SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()) LIKE 'SELECT scrapersky.authenticate(test.sign%' AS stays;

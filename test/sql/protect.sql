@@ -400,9 +400,15 @@ BEGIN;
 SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}'));
 UPDATE pages SET title = 'one' WHERE id = 1 RETURNING id;
 COMMIT;
--- only writing needs a permission; then neither
+-- a repetition keeps the permissions that it is not told again
 \c - regress_sky_owner
 SET search_path = regress_sky;
+SELECT scrapersky.protect('pages', on_denied => 'hide');
+SELECT * FROM scrapersky.protected_tables;
+SELECT scrapersky.protect('pages', write_permission => 'pages:read');
+SELECT * FROM scrapersky.protected_tables;
+-- only writing needs a permission
+SELECT scrapersky.unprotect('pages');
 SELECT scrapersky.protect('pages', write_permission => 'pages:write');
 SELECT * FROM scrapersky.protected_tables;
 \c - regress_sky_app
@@ -413,8 +419,10 @@ SELECT id, title FROM pages ORDER BY id;
 UPDATE pages SET title = 'x' WHERE false;
 \echo :SQLSTATE
 ROLLBACK;
+-- neither does
 \c - regress_sky_owner
 SET search_path = regress_sky;
+SELECT scrapersky.unprotect('pages');
 SELECT scrapersky.protect('pages');
 SELECT * FROM scrapersky.protected_tables;
 \c - regress_sky_app
@@ -423,9 +431,9 @@ BEGIN;
 SELECT scrapersky.authenticate(test.sign('{"sub": "dave", "exp": 4102444800}'));
 UPDATE pages SET title = 'x' RETURNING id, title;
 ROLLBACK;
--- without the foreign key, and with it again
 \c - regress_sky_owner
 SET search_path = regress_sky;
+-- without the foreign key, and with it again
 SELECT scrapersky.protect('pages', foreign_key => false);
 SELECT name, what FROM things WHERE kind = 'constraint' ORDER BY 1;
 SELECT scrapersky.protect('pages', read_permission => 'pages:read', write_permission => 'pages:write');
@@ -440,7 +448,31 @@ REVOKE ALL ON pages FROM PUBLIC, regress_sky_app;
 GRANT REFERENCES (id), SELECT (id) ON pages TO regress_sky_app;
 SELECT scrapersky.protect('pages', read_permission => 'pages:read', write_permission => 'pages:write');
 SELECT has_any_column_privilege('regress_sky_app', 'pages', 'REFERENCES'), has_any_column_privilege('regress_sky_app', 'pages', 'SELECT');
-GRANT SELECT, INSERT, UPDATE, DELETE ON pages TO regress_sky_app;
+-- TRUNCATE that is granted afterwards does not help
+CREATE TABLE parents (id int PRIMARY KEY);
+ALTER TABLE pages ADD COLUMN parent int REFERENCES parents;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON pages TO regress_sky_app;
+GRANT TRUNCATE ON parents TO regress_sky_app;
+\c - regress_sky_app
+SET search_path = regress_sky;
+TRUNCATE pages;
+\echo :SQLSTATE
+TRUNCATE parents CASCADE;
+\echo :SQLSTATE
+BEGIN;
+SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}'));
+TRUNCATE pages;
+\echo :SQLSTATE
+ROLLBACK;
+\c - regress_sky_owner
+SET search_path = regress_sky;
+ALTER TABLE pages DROP COLUMN parent;
+DROP TABLE parents;
+REVOKE TRUNCATE ON pages FROM regress_sky_app;
+-- the owner may
+BEGIN;
+TRUNCATE pages;
+ROLLBACK;
 
 -- A tenant that has rows cannot be deleted ----------------------------------------
 \c - :super
@@ -551,12 +583,45 @@ CREATE INDEX notes_part ON notes (tenant_id) WHERE id > 1;
 SELECT scrapersky.protect('notes');
 SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'notes'::regclass ORDER BY 1;
 SELECT scrapersky.unprotect('notes');
--- a tenant that is gone
+-- the foreign key is there still; without it, a tenant that is gone
+UPDATE notes SET tenant_id = :'ghost' WHERE id = 2;
+\echo :SQLSTATE
+ALTER TABLE notes DROP CONSTRAINT scrapersky_tenant_fk;
 UPDATE notes SET tenant_id = :'ghost' WHERE id = 2;
 SELECT scrapersky.protect('notes');
 \echo :SQLSTATE
 SELECT scrapersky.protect('notes', foreign_key => false);
 DROP TABLE notes;
+
+-- The owner's code runs as the owner, whoever calls -----------------------------------------
+CREATE TABLE traps (id int);
+INSERT INTO traps VALUES (1);
+CREATE TABLE caught (who name, session name, path text);
+CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO regress_sky.caught VALUES (current_user, session_user, current_setting('search_path'));
+    PERFORM set_config('search_path', 'regress_sky', false);
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER trap BEFORE UPDATE ON traps FOR EACH ROW EXECUTE FUNCTION trap();
+CREATE FUNCTION trapped(uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO regress_sky.caught VALUES (current_user, session_user, current_setting('search_path'));
+    RETURN true;
+END
+$$;
+ALTER TABLE traps ADD COLUMN tenant_id uuid CHECK (trapped(tenant_id));
+TRUNCATE caught;
+\c - :super
+SELECT scrapersky.protect('regress_sky.traps', existing_rows_tenant => :'acme');
+SELECT DISTINCT who FROM regress_sky.caught;
+SHOW search_path;
+SELECT scrapersky.unprotect('regress_sky.traps');
+SELECT DISTINCT who FROM regress_sky.caught;
+\c - regress_sky_owner
+SET search_path = regress_sky;
+DROP TABLE traps, caught;
 
 -- Names and permissions that want quoting ------------------------------------------------
 CREATE TABLE "Weird ""Table""; --" (id int);

@@ -187,7 +187,7 @@ $mild->must('RESET scrapersky.identity');
 is($mild->query('SELECT scrapersky.current_tenant_id() IS NULL, scrapersky.has_permission($1)', 'docs:read'), 't|f', 'RESET: null and false');
 is($mild->query($count), 'ERROR 42501: permission "docs:read" is required', 'RESET: no row');
 $mild->must('ROLLBACK');
-$node->safe_psql('postgres', "SET ROLE regress_sky_owner; SELECT scrapersky.protect('app.docs')");
+$node->safe_psql('postgres', "SET ROLE regress_sky_owner; SELECT scrapersky.unprotect('app.docs'); SELECT scrapersky.protect('app.docs')");
 is($mild->query($count), 0, 'without a permission to ask for: no row');
 like($mild->query("INSERT INTO app.docs (body) VALUES ('x')"), qr/^ERROR (?:42501|23502)/, 'and no new one');
 is($mild->query(q(UPDATE app.docs SET body = 'x' RETURNING id)), '', 'and none changed');

@@ -91,6 +91,14 @@ refused('back again, the last secret', $third);
 accepted('back again, the one before', $second);
 is(join(' ', map { $_->must('SELECT pg_backend_pid()') } @warm), "@pids", 'all this in the same backends');
 
+# what is read when the file has settled is kept
+sleep(3);
+accepted('a file that has settled', $second);
+accepted('and what was kept of it', $second);
+write_file("$third\n");
+refused('changed then, the old secret', $second, qr/signature is wrong/);
+accepted('changed then, the new secret', $third);
+
 # faster than the file system's clock ticks, and with the same length: both in
 # place, so that neither size nor inode tells
 my $stale = 0;

@@ -113,14 +113,14 @@ is(login_raw('exp', '253402300799'), '', 'exp is the last moment there is');
 
 note 'an identity that expires in its transaction';
 configure('scrapersky.jwt_leeway = 0');
-my $end = time + 2;
+my $end = time + 3;
 $app->must('BEGIN');
 $app->must('PREPARE rows AS SELECT count(*) FROM app.docs');
 $app->must('SELECT scrapersky.authenticate($1)', Sky::sign({ sub => 'alice', exp => $end }));
 is($app->query('EXECUTE rows'), 3, 'it is good');
 $app->must('DECLARE c CURSOR FOR SELECT body FROM app.docs');
 like($app->query('FETCH c'), qr/^acme/, 'a cursor, too');
-is($app->query('SELECT count(*), pg_sleep(2.2) IS NULL, scrapersky.current_subject() FROM app.docs'), '3|f|alice', 'a statement that began in time');
+is($app->query('SELECT count(*), pg_sleep(3.2) IS NULL, scrapersky.current_subject() FROM app.docs'), '3|f|alice', 'a statement that began in time');
 my $expired = 'ERROR 42501: the identity has expired';
 for my $sql ('SELECT count(*) FROM app.docs', 'SELECT 1 FROM app.docs WHERE false', 'EXECUTE rows', q(INSERT INTO app.docs (body) VALUES ('late')),
 	q(UPDATE app.docs SET body = 'late'), 'DELETE FROM app.docs', 'SELECT scrapersky.current_tenant_id()', q(SELECT scrapersky.has_permission('docs:read')),
@@ -135,8 +135,8 @@ is($app->query('SELECT scrapersky.is_authenticated(), scrapersky.whoami()'), 'f|
 is($app->query('FETCH c'), $expired, 'over: the cursor');
 $app->must('ROLLBACK');
 $app->must('BEGIN');
-$app->must('SELECT scrapersky.authenticate($1)', Sky::sign({ sub => 'alice', exp => time + 1 }));
-$app->must('SELECT pg_sleep(1.2)');
+$app->must('SELECT scrapersky.authenticate($1)', Sky::sign({ sub => 'alice', exp => time + 2 }));
+$app->must('SELECT pg_sleep(2.2)');
 is($app->query('SELECT scrapersky.is_authenticated()'), 'f', 'another that is over');
 $app->must('SELECT scrapersky.authenticate($1)', Sky::token('alice'));
 is($app->query('EXECUTE rows'), 3, 'a new token helps');

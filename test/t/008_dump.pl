@@ -193,12 +193,16 @@ $new->command_ok([ 'pg_restore', '--exit-on-error', '--create', '-d', 'postgres'
 restored('regress_sky_shop', 'custom');
 
 # Several processes load tables in any order, whatever foreign keys an extension's
-# tables have: replicas do not look at them.
+# tables have: replicas do not look at them, and keys are made when all is there.
 note 'custom format, two processes';
 $new->safe_psql('postgres', 'CREATE DATABASE regress_sky_parallel');
 {
-	local $ENV{PGOPTIONS} = '-c session_replication_role=replica';
-	$new->command_ok([ 'pg_restore', '--exit-on-error', '-j2', '-d', 'regress_sky_parallel', $custom ], 'it is restored');
+	local $ENV{PGOPTIONS} = $ENV{PGOPTIONS} // '';
+	foreach my $section (qw(pre-data data post-data))
+	{
+		$ENV{PGOPTIONS} = $section eq 'data' ? '-c session_replication_role=replica' : '';
+		$new->command_ok([ 'pg_restore', '--exit-on-error', '-j2', "--section=$section", '-d', 'regress_sky_parallel', $custom ], $section);
+	}
 }
 restored('regress_sky_parallel', 'parallel');
 

@@ -103,6 +103,21 @@ is($landlord->query(q(SELECT scrapersky.protect('trap.things', read_permission =
 like($landlord->query('SELECT 1 FROM trap.things'), qr/^ERROR 42501/, 'protects');
 is($landlord->query(q(SELECT scrapersky.unprotect('trap.things'))), '', 'unprotect()');
 
+# what whoever installs it gives away by default
+my $generous = new_database();
+$root = superuser($generous);
+$root->must("ALTER DEFAULT PRIVILEGES GRANT ALL ON $_ TO regress_sky_landlord, PUBLIC") for qw(TABLES FUNCTIONS SCHEMAS TYPES SEQUENCES);
+my $empty = inventory($root);
+is($root->query('CREATE EXTENSION scrapersky'), '', 'default privileges: it goes in');
+is($root->query(q(SELECT count(*) FROM (SELECT relacl acl FROM pg_class WHERE relnamespace::regnamespace::text LIKE 'scrapersky%' UNION ALL SELECT proacl FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'scrapersky%'
+	UNION ALL SELECT nspacl FROM pg_namespace WHERE nspname LIKE 'scrapersky%') o, aclexplode(o.acl) a WHERE a.grantee = 'regress_sky_landlord'::regrole)), 0, 'default privileges: and gives nothing away');
+my $guest = Sky::Session->new($node, user => 'regress_sky_landlord', dbname => $generous);
+like($guest->query($_), qr/^ERROR 42501: permission denied/, "default privileges: $_")
+  for 'INSERT INTO scrapersky.settings VALUES ($$anon$$, $$x$$)', 'SELECT scrapersky.create_tenant($$x$$)', 'SELECT * FROM scrapersky_api.users', 'SELECT scrapersky.pre_request()',
+  'CREATE TABLE scrapersky.mine (id int)', 'CREATE FUNCTION scrapersky_api.mine() RETURNS int LANGUAGE sql RETURN 1', 'TRUNCATE scrapersky.tenants CASCADE';
+is($root->query('DROP EXTENSION scrapersky'), '', 'default privileges: it goes');
+is(inventory($root), $empty, 'default privileges: nothing is left');
+
 note 'databases that it is not for';
 for my $options ("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0", "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
 {

@@ -39,83 +39,118 @@ sub token
 	return $token;
 }
 
-# What others see of the session, once it sleeps.
+# The lines that hold a token, without it.
+sub leaks
+{
+	my ($text) = @_;
+	return join("\n", map { s/eyJ[\w.-]*/<token>/gr } grep { /eyJ/ } split /\n/, $text);
+}
+
+# Statements wait for this lock, so that they can be looked at.
+sub hold
+{
+	$root->must('SELECT pg_advisory_lock(7)');
+	return;
+}
+
+# What others see of the session while it waits; then it may go on.
 sub seen
 {
 	my ($session) = @_;
-	for (1 .. 500)
+	my $seen = 'it never waited';
+	for (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		my $seen = $root->must('SELECT wait_event, query FROM pg_stat_activity WHERE pid = $1', $session->pid);
-		return $seen if $seen =~ /^PgSleep\|/;
-		sleep(0.01);
+		$seen = $root->must('SELECT wait_event, query FROM pg_stat_activity WHERE pid = $1', $session->pid);
+		last if $seen =~ /^advisory\|/;
+		sleep(0.02);
 	}
-	return 'it never slept';
+	$root->must('SELECT pg_advisory_unlock(7)');
+	return $seen;
 }
 
 note 'pg_stat_activity, while the statement runs and afterwards';
-$app->must(q(CREATE PROCEDURE public.sleep_as(token text) LANGUAGE plpgsql AS $$ BEGIN PERFORM scrapersky.authenticate(token); PERFORM pg_sleep(0.3); END $$));
-$app->must('PREPARE login (text) AS SELECT scrapersky.authenticate($1), pg_sleep(0.3)');
+$app->must(q(CREATE PROCEDURE public.wait_as(token text) LANGUAGE plpgsql AS $$ BEGIN PERFORM scrapersky.authenticate(token); PERFORM pg_advisory_xact_lock(7); END $$));
+$app->must('PREPARE login (text) AS SELECT scrapersky.authenticate($1), pg_advisory_xact_lock(7)');
 # the measure: a literal that is no token is seen
-$app->send(q(SELECT 'eyJ', pg_sleep(0.3)));
-like(seen($app), qr/^PgSleep\|SELECT 'eyJ'/, 'a literal is seen');
+hold();
+$app->send(q(SELECT 'eyJ', pg_advisory_xact_lock(7)));
+like(seen($app), qr/^advisory\|SELECT 'eyJ'/, 'a literal is seen');
 $app->wait;
 for my $case (
-	[ 'a literal', q(SELECT scrapersky.authenticate('%s'), pg_sleep(0.3)) ],
-	[ 'with a comment before it', q(/* %s */ SELECT scrapersky.authenticate('%s'), pg_sleep(0.3)) ],
-	[ 'twice', q(SELECT scrapersky.authenticate('%s'), pg_sleep(0.3), '%s') ],
-	[ 'a literal with quotes of another kind', q(SELECT scrapersky.authenticate($t$%s$t$), pg_sleep(0.3)) ],
-	[ 'more than one statement', q(SELECT scrapersky.authenticate('%s'); SELECT pg_sleep(0.3)) ],
-	[ 'DO', q(DO $$ BEGIN PERFORM scrapersky.authenticate('%s'); PERFORM pg_sleep(0.3); END $$) ],
-	[ 'DO with EXECUTE', q(DO $$ BEGIN EXECUTE 'SELECT scrapersky.authenticate(''%s'')'; PERFORM pg_sleep(0.3); END $$) ],
-	[ 'CALL', q(CALL public.sleep_as('%s')) ],
+	[ 'a literal', q(SELECT scrapersky.authenticate('%s'), pg_advisory_xact_lock(7)) ],
+	[ 'with a comment before it', q(/* %s */ SELECT scrapersky.authenticate('%s'), pg_advisory_xact_lock(7)) ],
+	[ 'twice', q(SELECT scrapersky.authenticate('%s'), pg_advisory_xact_lock(7), '%s') ],
+	[ 'a literal with quotes of another kind', q(SELECT scrapersky.authenticate($t$%s$t$), pg_advisory_xact_lock(7)) ],
+	[ 'more than one statement', q(SELECT scrapersky.authenticate('%s'); SELECT pg_advisory_xact_lock(7)) ],
+	[ 'DO', q(DO $$ BEGIN PERFORM scrapersky.authenticate('%s'); PERFORM pg_advisory_xact_lock(7); END $$) ],
+	[ 'DO with EXECUTE', q(DO $$ BEGIN EXECUTE 'SELECT scrapersky.authenticate(''%s'')'; PERFORM pg_advisory_xact_lock(7); END $$) ],
+	[ 'CALL', q(CALL public.wait_as('%s')) ],
 	[ 'EXECUTE', q(EXECUTE login ('%s')) ],
-	[ 'COPY', q(COPY (SELECT scrapersky.authenticate('%s'), pg_sleep(0.3)) TO STDOUT) ],
-	[ 'EXPLAIN ANALYZE', q(EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT scrapersky.authenticate('%s'), pg_sleep(0.3)) ],
-	[ 'a subquery', q(SELECT pg_sleep(0.3) FROM (SELECT scrapersky.authenticate('%s') OFFSET 0) a) ],
-	[ 'UPDATE', q(WITH a AS MATERIALIZED (SELECT scrapersky.authenticate('%s') IS NOT NULL AS b) UPDATE public.sink SET x = '' FROM a WHERE b AND pg_sleep(0.3) IS NOT NULL) ])
+	[ 'COPY', q(COPY (SELECT scrapersky.authenticate('%s'), pg_advisory_xact_lock(7)) TO STDOUT) ],
+	[ 'EXPLAIN ANALYZE', q(EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT scrapersky.authenticate('%s'), pg_advisory_xact_lock(7)) ],
+	[ 'a subquery', q(SELECT pg_advisory_xact_lock(7) FROM (SELECT scrapersky.authenticate('%s') OFFSET 0) a) ],
+	[ 'UPDATE', q(WITH a AS MATERIALIZED (SELECT scrapersky.authenticate('%s') IS NOT NULL AS b) UPDATE public.sink SET x = '' FROM a WHERE b AND pg_advisory_xact_lock(7) IS NOT NULL) ])
 {
 	my ($what, $sql) = @$case;
 	my $token = token();
 	$sql =~ s/%s/$token/g;
 	$app->must(q(INSERT INTO public.sink VALUES ('x')));
 	$app->must('BEGIN');
+	hold();
 	$app->send($sql);
 	my $seen = seen($app);
-	like($seen, qr/^PgSleep\|/, "$what: it sleeps");
-	unlike($seen, qr/eyJ/, "$what: nobody sees the token");
+	like($seen, qr/^advisory\|/, "$what: it waits");
+	is(leaks($seen), '', "$what: nobody sees the token");
 	unlike($app->wait, qr/^ERROR/, "$what: it works");
-	unlike($root->must('SELECT query FROM pg_stat_activity WHERE pid = $1', $app->pid), qr/eyJ/, "$what: nor when it is over");
+	is(leaks($root->must('SELECT query FROM pg_stat_activity WHERE pid = $1', $app->pid)), '', "$what: nor when it is over");
 	$app->must('ROLLBACK');
 }
 # a bound parameter is in no text; nor does it hide the statement
 my $bound = token();
-$app->send('SELECT scrapersky.authenticate($1), pg_sleep(0.3)', $bound);
-is(seen($app), 'PgSleep|SELECT scrapersky.authenticate($1), pg_sleep(0.3)', 'a bound parameter: the statement is seen');
+hold();
+$app->send('SELECT scrapersky.authenticate($1), pg_advisory_xact_lock(7)', $bound);
+is(seen($app), 'advisory|SELECT scrapersky.authenticate($1), pg_advisory_xact_lock(7)', 'a bound parameter: the statement is seen');
 $app->wait;
 # as is the next one
-$app->send(q(SELECT 'next', pg_sleep(0.3)));
-like(seen($app), qr/^PgSleep\|SELECT 'next'/, 'the next statement is seen');
+hold();
+$app->send(q(SELECT 'next', pg_advisory_xact_lock(7)));
+like(seen($app), qr/^advisory\|SELECT 'next'/, 'the next statement is seen');
 $app->wait;
 
 note 'pg_stat_activity, when it fails';
 for my $token (token('nobody'), token('alice', exp => time - 3600), token('alice', tenant_id => $Sky::GLOBEX), token() . 'A', substr(token(), 0, -10), token() . '.' . token())
 {
 	is($app->query("SELECT scrapersky.authenticate('$token')"), $denied, 'a bad token');
-	unlike($root->must('SELECT query FROM pg_stat_activity WHERE pid = $1', $app->pid), qr/eyJ/, 'is not seen either');
+	is(leaks($root->must('SELECT query FROM pg_stat_activity WHERE pid = $1', $app->pid)), '', 'is not seen either');
 }
 
 note 'pg_stat_statements';
 my $statements = $root->must('SELECT string_agg(query, chr(10)) FROM pg_stat_statements');
-like($statements, qr/SELECT scrapersky\.authenticate\(\$1\), pg_sleep\(\$2\)/, 'has the statements');
+like($statements, qr/SELECT scrapersky\.authenticate\(\$1\), pg_advisory_xact_lock\(\$2\)/, 'has the statements');
 $root->must('SELECT pg_stat_statements_reset()');
 $app->must(sprintf(q(SELECT scrapersky.authenticate('%s')), token()));
 $app->must(sprintf(q(SELECT scrapersky.authenticate('%s', tenant => '%s')), token(), $Sky::ACME));
 $app->must(sprintf(q(SELECT scrapersky.authenticate(token => '%s'), count(*) FROM public.sink), token()));
 $app->must(sprintf(q(EXECUTE login ('%s')), token()));
 is($app->query(sprintf(q(SELECT scrapersky.authenticate('%s')), token('nobody'))), $denied, 'a failure');
+# statements that are kept as they were written
+$app->must(sprintf(q(DO $do$ BEGIN PERFORM scrapersky.authenticate('%s'); END $do$), token()));
+$app->must(sprintf(q(EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT scrapersky.authenticate('%s')), token()));
 $statements = $root->must('SELECT string_agg(query, chr(10)) FROM pg_stat_statements');
 like($statements, qr/scrapersky\.authenticate\(/, 'has statements');
-unlike($statements, qr/eyJ/, 'without tokens');
+like($statements, qr/DO .*authenticate\('\*+'\)/, 'has them blotted');
+is(leaks($statements), '', 'without tokens');
+
+note 'the log of durations';
+$node->safe_psql('postgres', 'ALTER ROLE regress_sky_app SET log_min_duration_statement = 0');
+my $timed = Sky::Session->new($node, user => 'regress_sky_app');
+my $start = -s $node->logfile;
+$timed->must(sprintf(q(SELECT scrapersky.authenticate('%s')), token()));
+my $durations = slurp_file($node->logfile, $start);
+like($durations, qr/duration: .*SELECT scrapersky\.authenticate\('\*+'\)/, 'has the statement');
+is(leaks($durations), '', 'without the token');
+$timed->close;
+$node->safe_psql('postgres', 'ALTER ROLE regress_sky_app RESET log_min_duration_statement');
 
 note 'the log, when something fails';
 my $from = -s $node->logfile;
@@ -146,7 +181,7 @@ for my $case (
 	like($app->query($sql), qr/^\Q$answer\E/, "$what: $answer");
 	my $log = slurp_file($node->logfile, $before);
 	like($log, qr/(?:ERROR|WARNING|LOG):/, "$what: is logged");
-	unlike($log, qr/eyJ/, "$what: without the token");
+	is(leaks($log), '', "$what: without the token");
 	$app->must('ROLLBACK');
 }
 $root->must('BEGIN');
@@ -154,7 +189,7 @@ $root->must('LOCK TABLE scrapersky.users');
 $app->must(q(SET lock_timeout = '50ms'));
 $from = -s $node->logfile;
 is($app->query(sprintf(q(DO $$ BEGIN PERFORM scrapersky.authenticate('%s'); END $$), token('nobody'))), 'ERROR 55P03: canceling statement due to lock timeout', 'our tables are locked');
-unlike(slurp_file($node->logfile, $from), qr/eyJ/, 'our tables are locked: without the token');
+is(leaks(slurp_file($node->logfile, $from)), '', 'our tables are locked: without the token');
 $root->must('ROLLBACK');
 $app->must('RESET lock_timeout');
 
