@@ -54,6 +54,7 @@ static const char *const policies[] = {
 #define TRIGGER_NAME	"scrapersky_tenant"
 #define FOREIGN_KEY_NAME "scrapersky_tenant_fk"
 
+static void switch_on(Oid relid);
 static void read_arguments(FunctionCallInfo fcinfo, Protect *p);
 static void lock_own_table(Oid relid);
 static void check_kind(Oid relid);
@@ -93,6 +94,7 @@ scrapersky_protect(PG_FUNCTION_ARGS)
 				 errmsg("relation, tenant_column, on_denied and foreign_key must not be null")));
 	lock_own_table(PG_GETARG_OID(0));
 	check_kind(PG_GETARG_OID(0));
+	switch_on(PG_GETARG_OID(0));
 	read_arguments(fcinfo, &p);
 
 	/* under the caller's search_path, which the table's triggers may need */
@@ -179,6 +181,20 @@ scrapersky_tenant_immutable(PG_FUNCTION_ARGS)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("a row cannot move to another tenant")));
+}
+
+/*
+ * If the table has our policies, see to it that they hold: somebody may have
+ * switched row security off, and then the server does not tell what they ask.
+ */
+static void
+switch_on(Oid relid)
+{
+	int			nestlevel = sky_ddl_begin();
+
+	if (has_policy(relid, policies[0]))
+		sky_exec("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table_name(relid));
+	sky_ddl_end(nestlevel);
 }
 
 /*

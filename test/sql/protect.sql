@@ -208,9 +208,7 @@ ROLLBACK TO s;
 MERGE INTO pages p USING (VALUES (4)) v (id) ON p.id = v.id WHEN NOT MATCHED THEN INSERT (id, tenant_id) VALUES (v.id, :'acme');
 \echo :SQLSTATE
 ROLLBACK TO s;
-COPY pages (id, tenant_id) FROM stdin;
-4	00000000-0000-4000-8000-00000000000a
-\.
+\copy pages (id, tenant_id) FROM '/dev/null'
 \echo :SQLSTATE
 ROLLBACK TO s;
 -- nor taken over, where a key is in the way
@@ -723,6 +721,13 @@ GRANT regress_sky_owner TO regress_sky_app;
 SELECT scrapersky.protect('regress_sky.plain');
 SELECT relation FROM scrapersky.protected_tables ORDER BY relation::text;
 SELECT scrapersky.unprotect('regress_sky.plain');
+
+-- Row security that the owner switched off comes back with what it asked for
+\c - regress_sky_owner
+SELECT scrapersky.protect('regress_sky.plain', read_permission => 'pages:read', write_permission => 'pages:write', on_denied => 'hide');
+ALTER TABLE regress_sky.plain DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+SELECT scrapersky.protect('regress_sky.plain', on_denied => 'hide');
+SELECT * FROM scrapersky.protected_tables WHERE relation = 'regress_sky.plain'::regclass;
 
 -- A superuser, with anybody's table, but not with the system's -----------------------------------
 \c - :super
