@@ -229,7 +229,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME', 'scrapersky_authenticate';
 COMMENT ON FUNCTION scrapersky.authenticate(text, boolean, uuid) IS
 'Verifies a JWT (RFC 7519; HS256, the secret of scrapersky.jwt_secret_file) and makes its subject the identity, until the end of the transaction.
-token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter. A literal is blotted out of the statement''s text, but log_statement would have written it to the log already.
+token: compact form (RFC 7515, section 3.1), at most 16384 bytes; pass it as a parameter. A literal is kept from pg_stat_activity and the log of errors, but log_statement, durations and auto_explain show it; so do they show parameters unless log_parameter_max_length is 0.
 is_local: false keeps the identity for the session, if scrapersky.allow_session_identity is on.
 tenant: which of the user''s tenants, when the claim tenant_id does not say it; must not disagree with it.
 Required claims: sub (users.subject), exp. Honoured: tenant_id, nbf, iat; aud and iss if scrapersky.jwt_audience and jwt_issuer are set.
@@ -346,7 +346,7 @@ COMMENT ON FUNCTION scrapersky.protect(regclass, name, text, text, text, uuid, b
 'Keeps each tenant to its own rows of a table, the owner too. For the table''s owner; may be repeated.
 tenant_column: uuid; added if it is missing, filled, NOT NULL, with default current_tenant_id(), indexed, never changed afterwards.
 read_permission, write_permission: what SELECT, and INSERT, UPDATE and DELETE, ask for beside the tenant; null asks for nothing, or for what a table that is protected already asks for.
-on_denied: error (42501 without the permission, on an empty table too) or hide (no rows).
+on_denied: error (42501 without the permission, on an empty table too) or hide (no rows); in a repeated call, too, error unless said otherwise.
 existing_rows_tenant: the tenant of rows that have none.
 foreign_key: refer to scrapersky.tenants.
 TRUNCATE, REFERENCES and TRIGGER are revoked from everybody but the owner.

@@ -22,7 +22,10 @@
 /* 9999-12-31, the last moment that other systems agree about */
 #define MAX_MOMENT	INT64CONST(253402300799)
 
+/* what is shorter, or has other characters, is not worth hiding */
 #define MIN_TOKEN	64
+#define TOKEN_CHARACTERS \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
 typedef struct Claims
 {
@@ -255,24 +258,24 @@ check_audience(const json_t *aud)
 }
 
 /*
- * If the caller wrote the token into the statement, blot it out in the
- * statement's text, which is what pg_stat_activity, the log of errors and of
- * durations, pg_stat_statements and parallel workers will show.  The text has
- * been parsed already and is memory of this backend: nobody else reads it.
+ * If the caller wrote the token into the statement, show the statement with the
+ * token blotted out, in pg_stat_activity and in the log of errors.  (In a copy:
+ * other modules read the text itself again, and rely on what they saw in it.)
  */
 static void
 hide_statement(const char *token)
 {
 	size_t		len = strlen(token);
-	char	   *found;
+	char	   *copy;
 
-	/* shorter than any token: not worth hiding anything for */
-	if (len < MIN_TOKEN || debug_query_string == NULL)
+	if (len < MIN_TOKEN || strspn(token, TOKEN_CHARACTERS) != len ||
+		debug_query_string == NULL || MessageContext == NULL ||
+		strstr(debug_query_string, token) == NULL)
 		return;
-	found = strstr(debug_query_string, token);
-	if (found == NULL)
-		return;
-	for (; found != NULL; found = strstr(found + len, token))
+	copy = MemoryContextStrdup(MessageContext, debug_query_string);
+	for (char *found = strstr(copy, token); found != NULL;
+		 found = strstr(found + len, token))
 		memset(found, '*', len);
-	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	debug_query_string = copy;
+	pgstat_report_activity(STATE_RUNNING, copy);
 }

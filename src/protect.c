@@ -191,8 +191,11 @@ static void
 switch_on(Oid relid)
 {
 	int			nestlevel = sky_ddl_begin();
+	bool		ours = false;
 
-	if (has_policy(relid, policies[0]))
+	for (int i = 0; i < lengthof(policies); i++)
+		ours |= has_policy(relid, policies[i]);
+	if (ours)
 		sky_exec("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table_name(relid));
 	sky_ddl_end(nestlevel);
 }

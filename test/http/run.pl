@@ -204,6 +204,18 @@ for my $case ([ [qw(--port 0)], qr/port 0/ ], [ [qw(--port x)], qr/port x/ ], [ 
 is($status, 0, '--help');
 like($output, qr/^usage: tools\/run/, 'says how');
 
+note 'forgetting what is not ours';
+my $foreign = Stack::folder('foreign');
+mkdir $_ for $foreign, "$foreign/data";
+PostgreSQL::Test::Utils::append_to_file("$foreign/lock", '');
+for my $option ('--forget', '--detach')
+{
+	my ($said, $exit) = Stack::tool('run', '--dir', $foreign, $option);
+	is($exit, 1, "$option refuses a folder that is not ours");
+	like($said, qr/^scrapersky: \Q$foreign\E is not .*$/m, 'and says so');
+	ok(-d "$foreign/data", 'nothing is gone');
+}
+
 note 'forgetting';
 my @logs = glob("$stack->{dir}/log/*.log");
 my $text = $stack->logs;
