@@ -729,6 +729,25 @@ ALTER TABLE regress_sky.plain DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SEC
 SELECT scrapersky.protect('regress_sky.plain', on_denied => 'hide');
 SELECT * FROM scrapersky.protected_tables WHERE relation = 'regress_sky.plain'::regclass;
 
+-- Foreign keys between protected tables are checked for all tenants' rows, whoever the owner is then
+CREATE TABLE regress_sky.targets (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+CREATE TABLE regress_sky.sources (id int, tenant_id uuid NOT NULL, target int);
+INSERT INTO regress_sky.targets VALUES (1, :'acme'), (2, :'globex');
+INSERT INTO regress_sky.sources VALUES (1, :'acme', 1), (2, :'globex', 3);
+SELECT scrapersky.protect('regress_sky.targets', read_permission => 'pages:read'), scrapersky.protect('regress_sky.sources', read_permission => 'pages:read');
+ALTER TABLE regress_sky.sources ADD FOREIGN KEY (target) REFERENCES regress_sky.targets (id);
+\echo :SQLSTATE
+BEGIN;
+SELECT scrapersky.authenticate(test.sign('{"sub": "alice", "exp": 4102444800}'));
+ALTER TABLE regress_sky.sources ADD FOREIGN KEY (target) REFERENCES regress_sky.targets (id);
+\echo :SQLSTATE
+ROLLBACK;
+ALTER TABLE regress_sky.sources NO FORCE ROW LEVEL SECURITY;
+UPDATE regress_sky.sources SET target = 2 WHERE id = 2;
+ALTER TABLE regress_sky.sources FORCE ROW LEVEL SECURITY;
+ALTER TABLE regress_sky.sources ADD FOREIGN KEY (target) REFERENCES regress_sky.targets (id);
+DROP TABLE regress_sky.sources, regress_sky.targets;
+
 -- A superuser, with anybody's table, but not with the system's -----------------------------------
 \c - :super
 SELECT scrapersky.protect('regress_sky.plain');
